@@ -1,0 +1,184 @@
+"""Files that can be trusted: atomic writes, equal content = equal bytes, hashes checked on reading.
+
+Tensors are safetensors (no pickle is ever read), everything else JSON or CSV. An artifact of the workflow is a
+*manifest* (small JSON, what the DAG depends on) and the files it names with their SHA-256. Manifests hold what was
+asked for and what came out; what changes from run to run (seconds, host, commit) goes to ``*.run.json`` beside them.
+
+**Errors**: :class:`ArtifactError` names the file, what is wrong with it and what to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+FORMAT = 1
+_META_KEY = "ddlib"
+
+
+class ArtifactError(ValueError):
+    """A file of ours is missing, damaged or not what it is taken for."""
+
+
+def canonical(value: Any) -> str:
+    """JSON text of `value` that is the same for equal values (sorted keys, no blanks)."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of `value`."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def sha256_file(path: str | Path) -> str:
+    """SHA-256 (hex) of a file's bytes, streamed."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on success it is flushed to disk and renamed, on any error removed."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` atomically (UTF-8)."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` as readable JSON with sorted keys, atomically."""
+    write_text(path, json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file of ours. ArtifactError if it is missing or damaged."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} does not exist. Let the workflow make it: snakemake --cores all {path}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path} is damaged ({error}). Delete it and run the workflow again.") from None
+
+
+def save_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any] | None = None) -> str:
+    """Write tensors (any device, made contiguous) and JSON metadata as safetensors, atomically; return the SHA-256.
+
+    The metadata stands in one key, sorted: several keys would come out in random order and change the bytes.
+    """
+    from safetensors.torch import save_file
+
+    plain = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    with atomic_write(path) as temporary:
+        save_file(plain, temporary, metadata={_META_KEY: canonical(dict(meta or {}))})
+        found = sha256_file(temporary)
+    return found
+
+
+def load_tensors(
+    path: str | Path, sha256: str | None = None, device: str = "cpu"
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read a safetensors file of ours: (tensors, metadata). `sha256`: what the file's bytes must hash to."""
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise ArtifactError(f"{path} does not exist. The manifest beside it names it: delete the manifest to remake both.")
+    if sha256 is not None and (found := sha256_file(path)) != sha256:
+        raise ArtifactError(
+            f"{path} is not the file its manifest describes (sha256 {found[:12]}.., expected {sha256[:12]}..). "
+            "Delete it and its manifest and run the workflow again."
+        )
+    try:
+        with safe_open(path, framework="pt", device=device) as handle:
+            names = handle.keys()
+            tensors = {name: handle.get_tensor(name) for name in names}
+            meta = json.loads((handle.metadata() or {}).get(_META_KEY, "{}"))
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise ArtifactError(f"{path} is damaged ({error}). Delete it and run the workflow again.") from None
+    return tensors, meta
+
+
+def describe_file(path: str | Path, root: str | Path) -> dict[str, Any]:
+    """What a manifest says of one file: path relative to the manifest's folder, SHA-256, bytes."""
+    path = Path(path)
+    return {
+        "path": os.path.relpath(path, root),
+        "sha256": sha256_file(path),
+        "bytes": path.stat().st_size,
+    }
+
+
+def write_manifest(
+    path: str | Path, kind: str, spec: Mapping[str, Any], files: Mapping[str, str | Path], result: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write the manifest of an artifact.
+
+    `kind`: what it is ("data", "block", "phase", ...); `spec`: the resolved specification the job was given;
+    `files`: name -> path; `result`: deterministic facts about the content.
+    """
+    root = Path(path).parent
+    manifest = {
+        "format": FORMAT,
+        "kind": kind,
+        "spec": dict(spec),
+        "files": {name: describe_file(file, root) for name, file in files.items()},
+        "result": dict(result),
+    }
+    write_json(path, manifest)
+    return manifest
+
+
+def read_manifest(path: str | Path, kind: str | None = None) -> dict[str, Any]:
+    """Read a manifest and check its format and kind (the files it names are checked when they are loaded)."""
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ArtifactError(f"{path} is not a manifest of format {FORMAT}. Delete it and run the workflow again.")
+    if kind is not None and manifest.get("kind") != kind:
+        raise ArtifactError(f"{path} is a manifest of kind {manifest.get('kind')!r}, not {kind!r}.")
+    return manifest
+
+
+def load_file(path: str | Path, manifest: Mapping[str, Any], name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Load the safetensors `name` of the manifest read from `path`, checking its hash."""
+    entry = manifest["files"][name]
+    return load_tensors(Path(path).parent / entry["path"], entry["sha256"])
+
+
+@contextlib.contextmanager
+def locked(path: str | Path, blocking: bool = True) -> Iterator[bool]:
+    """Hold an exclusive flock on `path`; yields False instead of waiting when `blocking` is off and it is taken.
+
+    The kernel frees it when the process dies, however it dies.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(handle)

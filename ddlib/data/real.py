@@ -1,0 +1,185 @@
+"""Real images by class: bytes as they came, their labels, the names and order of the classes, the normalisation.
+
+Images stay uint8 in the order of the source, so that index lists published for a data set apply and 60,000 CIFAR images
+fit on any device. Train and test are separate files; only `evaluate` ever reads the test file. `heldout` marks an optional
+slice of train that is kept apart for choices (0 in the papers' presets).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddlib.artifacts import ArtifactError, digest, load_file, read_manifest, save_tensors, write_manifest
+from ddlib.streams import Streams
+
+
+@dataclass(frozen=True, eq=False)
+class RealData:
+    """One part (train or test) of a data set.
+
+    `images` uint8 [N, C, H, W], `labels` int64 [N], `heldout` bool [N]; a pixel is images / `scale`, a share 0-1 (scale: 255, or 16 for
+    the digits); `mean` and `std` per channel, as shares 0-1; `flip`: may be mirrored when augmented; `class_names`: by label.
+    """
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    flip: bool
+    name: str
+    heldout: Tensor
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or self.images.dtype != torch.uint8:
+            raise ValueError(f"images of {self.name} must be uint8 [N,C,H,W], not {self.images.dtype} {list(self.images.shape)}")
+        if not len(self.images) == len(self.labels) == len(self.heldout):
+            raise ValueError(
+                f"{self.name}: {len(self.images)} images, {len(self.labels)} labels, {len(self.heldout)} held-out marks"
+            )
+        if not len(self.mean) == len(self.std) == self.channels:
+            raise ValueError(
+                f"{self.name} has {self.channels} channels, mean has {len(self.mean)} values and std {len(self.std)}: give one each"
+            )
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def channels(self) -> int:
+        """Colour channels C."""
+        return self.images.shape[1]
+
+    @property
+    def height(self) -> int:
+        """Rows H, in pixels."""
+        return self.images.shape[2]
+
+    @property
+    def width(self) -> int:
+        """Columns W, in pixels."""
+        return self.images.shape[3]
+
+    @property
+    def class_order_hash(self) -> str:
+        """SHA-256 of the canonical JSON list of the class names in order: sets and data with another order don't mix."""
+        return class_order_hash(self.class_names)
+
+    @cached_property
+    def _normalisation(self) -> tuple[Tensor, Tensor]:
+        shape = (1, self.channels, 1, 1)
+        mean, std = (torch.tensor(v, dtype=torch.float64).reshape(shape) for v in (self.mean, self.std))
+        return mean.to(self.images.device), std.to(self.images.device)
+
+    def to(self, device: str | torch.device) -> RealData:
+        """The same data on `device`."""
+        moved = {name: getattr(self, name).to(device) for name in ("images", "labels", "heldout")}
+        return dataclasses.replace(self, **moved)
+
+    def pixels(self, index: Tensor | np.ndarray | slice) -> Tensor:
+        """Images at `index` (int64 [n], or a slice) as float32 [n, C, H, W] shares 0-1."""
+        if isinstance(index, np.ndarray):
+            index = torch.from_numpy(index)
+        if isinstance(index, Tensor):
+            index = index.to(self.images.device)
+        return self.images[index].to(torch.float32) / self.scale
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """Shares 0-1 [n, C, H, W] to (x - mean) / std, in the dtype and on the device of `x`."""
+        mean, std = self._normalisation
+        return (x - mean.to(x)) / std.to(x)
+
+    def of_class(self, label: int) -> Tensor:
+        """int64 indices [n] of the images of class `label`, in the order of the source."""
+        return torch.nonzero(self.labels == label).flatten()
+
+    def fit(self) -> RealData:
+        """What training may see: without the held-out images."""
+        return self if not bool(self.heldout.any()) else self._take(~self.heldout)
+
+    def heldout_part(self) -> RealData:
+        """The held-out images alone (none unless the data set's `heldout` is set)."""
+        return self._take(self.heldout)
+
+    def _take(self, keep: Tensor) -> RealData:
+        parts = {name: getattr(self, name)[keep] for name in ("images", "labels", "heldout")}
+        return dataclasses.replace(self, **parts)
+
+    def save(self, folder: str | Path, part: str, spec: Mapping[str, Any]) -> Path:
+        """Write {part}.safetensors and the manifest {part}.json (kind "data") in `folder`; return the manifest's path."""
+        if part not in ("train", "test"):
+            raise ValueError(f"part of a data set must be train or test, not {part!r}")
+        folder = Path(folder)
+        tensors = folder / f"{part}.safetensors"
+        save_tensors(tensors, {"images": self.images, "labels": self.labels, "heldout": self.heldout}, {"part": part})
+        manifest = folder / f"{part}.json"
+        write_manifest(manifest, "data", spec, {"tensors": tensors}, self._facts())
+        return manifest
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "count": len(self.images),
+            "heldout": int(self.heldout.sum()),
+            "per_class": torch.bincount(self.labels, minlength=self.classes).tolist(),
+            "class_names": list(self.class_names),
+            "class_order_hash": self.class_order_hash,
+            "shape": list(self.images.shape),
+            "scale": self.scale,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "flip": self.flip,
+        }
+
+    @classmethod
+    def load(cls, manifest_path: str | Path, device: str | torch.device = "cpu") -> RealData:
+        """Read what `save` wrote (hash checked). ArtifactError if the tensors are not the manifest's."""
+        manifest = read_manifest(manifest_path, "data")
+        tensors, _ = load_file(manifest_path, manifest, "tensors")
+        facts = manifest["result"]
+        data = cls(
+            class_names=tuple(facts["class_names"]),
+            scale=float(facts["scale"]),
+            mean=tuple(facts["mean"]),
+            std=tuple(facts["std"]),
+            flip=bool(facts["flip"]),
+            name=facts["name"],
+            **tensors,
+        )
+        if data.class_order_hash != facts["class_order_hash"]:
+            raise ArtifactError(f"{manifest_path} was edited: its class names don't give its class_order_hash. Delete it.")
+        return data.to(device)
+
+
+def class_order_hash(names: tuple[str, ...] | list[str]) -> str:
+    """SHA-256 (hex) of the canonical JSON list of class names in label order."""
+    return digest(list(names))
+
+
+def stratified(labels: np.ndarray, share: float, purpose: str) -> np.ndarray:
+    """Mark `share` (0 <= share < 1) of every class, always the same ones: bool [N].
+
+    Drawn class by class from the fixed stream (seed 0, scope "data", `purpose`, class); a class of n gives round(share * n).
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"{purpose}: the share {share} must be at least 0 and below 1")
+    marks = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels) if share > 0 else ():
+        places = np.flatnonzero(labels == label)
+        many = round(share * len(places))
+        if not 0 < many < len(places):
+            raise ValueError(f"{purpose}: a share of {share} of the {len(places)} images of class {label} is {many} images")
+        marks[Streams(0, "data").at(purpose, int(label)).permutation(places)[:many]] = True
+    return marks

@@ -1,0 +1,102 @@
+"""Names of everything that can be asked for, without importing it (planning never loads torch).
+
+A new method is one file in `ddlib/methods` and one line in `METHODS` (with its settings in `ddlib/presets.py`);
+a network, a data source likewise. `version` numbers stand in for code: a job's specification holds the versions of
+what it uses, so raising one reruns exactly the jobs whose results changed, and a moved comment reruns nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a thing is (``module:attribute``) and the version of its results."""
+
+    where: str
+    version: int = 1
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def load(self) -> Any:
+        """Import and return the thing itself."""
+        module, _, attribute = self.where.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+_CIFAR = {"size": 32, "channels": 3, "mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010), "base_size": 32}
+
+# `facts` of a source: its shape, the published normalisation, whether a flip keeps the label, base size of IDC's rule.
+SOURCES: dict[str, Entry] = {
+    "digits": Entry(
+        "ddlib.data.digits:load",
+        facts={
+            "classes": 10,
+            "size": 8,
+            "channels": 1,
+            "mean": (0.3053,),
+            "std": (0.3760,),
+            "base_size": 8,
+            "flip": False,
+            "orders": ("official",),
+        },
+    ),
+    "cifar10": Entry("ddlib.data.cifar:load", facts={**_CIFAR, "classes": 10, "flip": True, "orders": ("official",)}),
+    "cifar100": Entry(
+        "ddlib.data.cifar:load", facts={**_CIFAR, "classes": 100, "flip": True, "orders": ("official", "reordered")}
+    ),
+}
+
+NETWORKS: dict[str, Entry] = {
+    "convnet": Entry("ddlib.nn.convnet:ConvNet"),
+}
+
+# `parts`: the shared components a method's condensation uses; `network`, `pool`: whether it needs one.
+_MATCHING = ("streams", "packing", "augment", "gradient", "optim", "train", "driver")
+METHODS: dict[str, Entry] = {
+    "idc": Entry("ddlib.methods.idc:recipe", facts={"parts": _MATCHING, "network": True, "pool": "optional"}),
+    "random": Entry("ddlib.methods.coresets:random", facts={"parts": ("streams", "driver"), "network": False}),
+}
+
+# Shared components: raise a number when results of the component change (tests/test_versions.py tells).
+COMPONENTS: dict[str, int] = {
+    "streams": 1,
+    "data": 1,
+    "packing": 1,
+    "augment": 1,
+    "gradient": 1,
+    "optim": 1,
+    "train": 1,
+    "driver": 1,
+    "pool": 1,
+    "view": 1,
+    "sets": 1,
+    "evaluate": 1,
+    "table": 1,
+}
+
+
+def versions(*parts: str, **entries: Entry) -> dict[str, int]:
+    """What a job's specification says of the code it uses: component name -> version."""
+    found = {part: COMPONENTS[part] for part in parts}
+    return {**found, **{name: entry.version for name, entry in entries.items()}}
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`` (nearest known: x)`` for an error message, or the list of what is known."""
+    names = sorted(known)
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known: {', '.join(names) if names else 'none'}."
+
+
+def lookup(table: Mapping[str, Entry], name: str, what: str) -> Entry:
+    """The entry called `name`, or a ValueError that names the nearest one."""
+    if name not in table:
+        raise ValueError(f"no {what} is called {name!r}: {nearest(name, table)}")
+    return table[name]
