@@ -51,7 +51,9 @@ METHOD_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
             "network_samples": 256,
         },
     },
-    "random": {"default": {"init": "random", "factor": 1}},
+    # Baselines: real images picked and packed. `initial` is added with the init and factor of each experiment.
+    "random": {"default": {"init": "random", "factor": 1, "outer_iterations": 0}},
+    "initial": {"default": {"init": "first", "factor": 1, "outer_iterations": 0}},
 }
 
 # Training of pool members. `idc`: the official pretrain.py (and Acc-DD's): the network's own recipe of condensation.

@@ -1,8 +1,10 @@
-"""scikit-learn's digits: 1,797 real scans of handwritten digits, 8x8, bundled with the package: no download, the default.
+"""scikit-learn's digits: 1,797 real scans of handwritten digits, 8x8, bundled with the package: no download, the
+default.
 
-E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998 (its test part);
-``sklearn.datasets.load_digits``. Values 0-16 are kept as they are (`scale` 16). scikit-learn has no split: a stratified fifth of
-every class (`TEST_SHARE` 0.2; 359 images) is the test part, drawn once from a fixed stream; both parts keep the source's order.
+E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998 (its test
+part); ``sklearn.datasets.load_digits``. Values 0-16 are kept as they are (`scale` 16). scikit-learn has no split: a
+stratified fifth of every class (`TEST_SHARE` 0.2; 359 images) is the test part, drawn once from a fixed stream; both
+parts keep the source's order.
 
 **Differs**: none of the papers uses this data set; it is here so that everything runs in minutes on a CPU.
 """
@@ -20,11 +22,12 @@ from ddlib.data.source import part, verify
 
 TEST_SHARE = 0.2
 SCALE = 16.0
-SHA256 = "unset"
+SHA256 = "65e5b4619795efb40c1082f4c350c049e4ad552200d369b6ae99e21eef5e72c5"
 
 
 def load(spec: Mapping[str, Any], machine: Mapping[str, Any]) -> tuple[RealData, RealData]:
-    """Read the digits: (train 1,438 images, test 359), [N, 1, 8, 8]. `spec`: the data set's specification; nothing of `machine` is used.
+    """Read the digits: (train 1,438 images, test 359), [N, 1, 8, 8]. `spec`: the data set's specification; nothing of
+    `machine` is used.
 
     ValueError where `spec` asks for another size, number of classes, channels or order than there is.
     """

@@ -1,8 +1,8 @@
 """Real images by class: bytes as they came, their labels, the names and order of the classes, the normalisation.
 
 Images stay uint8 in the order of the source, so that index lists published for a data set apply and 60,000 CIFAR images
-fit on any device. Train and test are separate files; only `evaluate` ever reads the test file. `heldout` marks an optional
-slice of train that is kept apart for choices (0 in the papers' presets).
+fit on any device. Train and test are separate files; only `evaluate` ever reads the test file. `heldout` marks an
+optional slice of train that is kept apart for choices (0 in the papers' presets).
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from ddlib.streams import Streams
 class RealData:
     """One part (train or test) of a data set.
 
-    `images` uint8 [N, C, H, W], `labels` int64 [N], `heldout` bool [N]; a pixel is images / `scale`, a share 0-1 (scale: 255, or 16 for
-    the digits); `mean` and `std` per channel, as shares 0-1; `flip`: may be mirrored when augmented; `class_names`: by label.
+    `images` uint8 [N, C, H, W], `labels` int64 [N], `heldout` bool [N]; a pixel is images / `scale`, a share 0-1
+    (scale: 255, or 16 for the digits); `mean` and `std` per channel, as shares 0-1; `flip`: may be mirrored when
+    augmented; `class_names`: by label.
     """
 
     images: Tensor
@@ -42,14 +43,17 @@ class RealData:
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.dtype != torch.uint8:
-            raise ValueError(f"images of {self.name} must be uint8 [N,C,H,W], not {self.images.dtype} {list(self.images.shape)}")
+            raise ValueError(
+                f"images of {self.name} must be uint8 [N,C,H,W], not {self.images.dtype} {list(self.images.shape)}"
+            )
         if not len(self.images) == len(self.labels) == len(self.heldout):
             raise ValueError(
                 f"{self.name}: {len(self.images)} images, {len(self.labels)} labels, {len(self.heldout)} held-out marks"
             )
         if not len(self.mean) == len(self.std) == self.channels:
             raise ValueError(
-                f"{self.name} has {self.channels} channels, mean has {len(self.mean)} values and std {len(self.std)}: give one each"
+                f"{self.name} has {self.channels} channels, mean has {len(self.mean)} values and std {len(self.std)}: "
+                "give one per channel"
             )
 
     @property
@@ -74,7 +78,9 @@ class RealData:
 
     @property
     def class_order_hash(self) -> str:
-        """SHA-256 of the canonical JSON list of the class names in order: sets and data with another order don't mix."""
+        """SHA-256 of the canonical JSON list of the class names in order: sets and data with another order don't
+        mix.
+        """
         return class_order_hash(self.class_names)
 
     @cached_property
@@ -118,7 +124,9 @@ class RealData:
         return dataclasses.replace(self, **parts)
 
     def save(self, folder: str | Path, part: str, spec: Mapping[str, Any]) -> Path:
-        """Write {part}.safetensors and the manifest {part}.json (kind "data") in `folder`; return the manifest's path."""
+        """Write {part}.safetensors and the manifest {part}.json (kind "data") in `folder`; return the manifest's
+        path.
+        """
         if part not in ("train", "test"):
             raise ValueError(f"part of a data set must be train or test, not {part!r}")
         folder = Path(folder)
@@ -159,7 +167,9 @@ class RealData:
             **tensors,
         )
         if data.class_order_hash != facts["class_order_hash"]:
-            raise ArtifactError(f"{manifest_path} was edited: its class names don't give its class_order_hash. Delete it.")
+            raise ArtifactError(
+                f"{manifest_path} was edited: its class names don't give its class_order_hash. Delete it."
+            )
         return data.to(device)
 
 
@@ -171,7 +181,8 @@ def class_order_hash(names: tuple[str, ...] | list[str]) -> str:
 def stratified(labels: np.ndarray, share: float, purpose: str) -> np.ndarray:
     """Mark `share` (0 <= share < 1) of every class, always the same ones: bool [N].
 
-    Drawn class by class from the fixed stream (seed 0, scope "data", `purpose`, class); a class of n gives round(share * n).
+    Drawn class by class from the fixed stream (seed 0, scope "data", `purpose`, class); a class of n gives round(share
+    * n).
     """
     if not 0 <= share < 1:
         raise ValueError(f"{purpose}: the share {share} must be at least 0 and below 1")
@@ -180,6 +191,8 @@ def stratified(labels: np.ndarray, share: float, purpose: str) -> np.ndarray:
         places = np.flatnonzero(labels == label)
         many = round(share * len(places))
         if not 0 < many < len(places):
-            raise ValueError(f"{purpose}: a share of {share} of the {len(places)} images of class {label} is {many} images")
+            raise ValueError(
+                f"{purpose}: a share of {share} of the {len(places)} images of class {label} is {many} images"
+            )
         marks[Streams(0, "data").at(purpose, int(label)).permutation(places)[:many]] = True
     return marks

@@ -16,18 +16,32 @@ def verify(spec: Mapping[str, Any], *, classes: int, size: int, channels: int, o
     there = {"classes": classes, "size": size, "channels": channels}
     for key, value in there.items():
         if spec[key] != value:
-            raise ValueError(f"{spec['source']} has {key} {value}, the configuration says {spec[key]}: set {key}: {value}")
+            raise ValueError(
+                f"{spec['source']} has {key} {value}, the configuration says {spec[key]}: set {key}: {value}"
+            )
     if spec["order"] not in orders:
-        raise ValueError(f"{spec['source']} comes in the order {' or '.join(orders)}, the configuration says {spec['order']!r}")
+        raise ValueError(
+            f"{spec['source']} comes in the order {' or '.join(orders)}, the configuration says {spec['order']!r}"
+        )
     for key in ("mean", "std"):
         if len(spec[key]) != channels or (key == "std" and min(spec[key]) <= 0):
-            raise ValueError(f"{key} of {spec['source']} must be {channels} share(s) 0-1, one a channel, not {spec[key]}")
+            raise ValueError(
+                f"{key} of {spec['source']} must be {channels} share(s) 0-1, one a channel, not {spec[key]}"
+            )
 
 
 def part(
-    spec: Mapping[str, Any], images: np.ndarray, labels: np.ndarray, names: tuple[str, ...], scale: float, *, train: bool
+    spec: Mapping[str, Any],
+    images: np.ndarray,
+    labels: np.ndarray,
+    names: tuple[str, ...],
+    scale: float,
+    *,
+    train: bool,
 ) -> RealData:
-    """RealData of `images` uint8 [N, C, H, W] and `labels` int64 [N]; the held-out share of `spec` is marked in train only."""
+    """RealData of `images` uint8 [N, C, H, W] and `labels` int64 [N]; the held-out share of `spec` is marked in
+    train only.
+    """
     found = np.unique(labels).tolist()
     if len(names) != spec["classes"] or found != list(range(spec["classes"])):
         raise ValueError(

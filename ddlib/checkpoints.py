@@ -1,0 +1,94 @@
+"""Where a long job is, on disk: killed at any moment and started again, it goes on from there.
+
+Two generations are kept, so that a file damaged by the kill leaves the one before; a checkpoint of another
+specification is never used. A lock keeps an orphan of a killed Snakemake and its successor apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ddlib.artifacts import ArtifactError, digest, load_tensors, locked, save_tensors
+
+if TYPE_CHECKING:
+    import torch
+
+FOLDER = "checkpoints"
+
+
+class Checkpoint:
+    """Checkpoints of one output of one specification.
+
+    `folder`/checkpoints/<output>.<spec hash>.{0,1}.safetensors; `seconds`: the least time between two savings.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        output: str,
+        spec: Mapping[str, Any],
+        seconds: float,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self.hash = digest(dict(spec))
+        self.stem = Path(folder) / FOLDER / f"{output}.{self.hash[:16]}"
+        self.seconds, self.say = seconds, say
+        self._generation, self._last = 0, time.monotonic()
+
+    def _file(self, generation: int) -> Path:
+        return self.stem.with_name(f"{self.stem.name}.{generation % 2}.safetensors")
+
+    def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+        """The newest valid checkpoint as (tensors, facts), or None. Says what it refuses, and why."""
+        found = []
+        for generation in (0, 1):
+            path = self._file(generation)
+            if not path.exists():
+                continue
+            try:
+                tensors, meta = load_tensors(path)
+            except ArtifactError as error:
+                self.say(f"checkpoint not used: {error}")
+                continue
+            if meta.get("spec") != self.hash:
+                self.say(f"checkpoint not used: {path} belongs to another specification")
+                continue
+            found.append((meta["generation"], tensors, meta["facts"]))
+        if not found:
+            return None
+        self._generation, tensors, facts = max(found, key=lambda item: item[0])
+        return tensors, facts
+
+    @property
+    def due(self) -> bool:
+        """Whether `seconds` have passed since the last saving."""
+        return time.monotonic() - self._last >= self.seconds
+
+    def save(self, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
+        """Write the next generation over the one before the last."""
+        self._generation += 1
+        meta = {"spec": self.hash, "generation": self._generation, "facts": dict(facts)}
+        save_tensors(self._file(self._generation), tensors, meta)
+        self._last = time.monotonic()
+
+    def discard(self) -> None:
+        """Remove them, after success."""
+        for generation in (0, 1):
+            self._file(generation).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep every other process away from this output. ValueError if one is at work on it."""
+        lock = self.stem.with_name(f"{self.stem.name}.lock")
+        with locked(lock, blocking=False) as mine:
+            if not mine:
+                raise ValueError(
+                    f"another process is still working on {self.stem.name} (an orphan of a killed run?). "
+                    "Wait for it or end it; nothing was changed."
+                )
+            yield
+            lock.unlink(missing_ok=True)

@@ -1,0 +1,158 @@
+"""What every job does around its work: a device, events, a clear error, and the record of what it cost."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import resource
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ddlib.artifacts import write_json
+from ddlib.checkpoints import Checkpoint
+from ddlib.devices import lease
+from ddlib.events import Events, NullEvents
+
+RESULTS = Path("results")
+
+
+def parser(doc: str | None, gpu: bool = False) -> argparse.ArgumentParser:
+    """The options all jobs share: --spec and --output, and for jobs on a device --machine, --gpus and --run."""
+    options = argparse.ArgumentParser(description=doc)
+    options.add_argument("--spec", type=json.loads, required=True, help="the job's resolved specification (JSON)")
+    options.add_argument("--output", type=Path, required=True, help="the manifest to write")
+    if gpu:
+        options.add_argument("--machine", type=json.loads, required=True, help="machine settings (JSON)")
+        options.add_argument("--gpus", type=int, default=0, help="devices to lease")
+        options.add_argument("--run", type=Path, required=True, help="the record of cost and circumstances to write")
+    return options
+
+
+def guarded(main: Callable[[], None]) -> None:
+    """Run a job; an error that is the user's to mend is one line, not a traceback. Exit code 1."""
+    try:
+        main()
+    except (ValueError, FloatingPointError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+@dataclass
+class Job:
+    """A job at work: `device` for tensors, `events`, and facts for ``*.run.json``."""
+
+    device: str
+    description: str
+    machine: Mapping[str, Any]
+    output: Path
+    spec: Mapping[str, Any]
+    events: NullEvents
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def checkpoint(self) -> Checkpoint:
+        """Checkpoints of this job's output."""
+        return Checkpoint(RESULTS, stem(self.output), self.spec, self.machine["checkpoint_seconds"], say=say)
+
+
+def say(text: str) -> None:
+    """A line for the log and the terminal."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def stem(output: Path) -> str:
+    """The manifest's path below results/, without suffix: what events and checkpoints are filed under."""
+    path = output.with_suffix("")
+    return str(path.relative_to(RESULTS)) if path.is_relative_to(RESULTS) else str(path).lstrip("/")
+
+
+@contextlib.contextmanager
+def at_work(rule: str, options: argparse.Namespace, tags: Mapping[str, Any]) -> Iterator[Job]:
+    """Lease a device (before torch is imported), open the events, and write ``*.run.json`` when the work is done."""
+    machine, spec = options.machine, options.spec
+    events = Events(RESULTS / "events" / f"{stem(options.output)}.jsonl")
+    with lease(machine, options.gpus, say=say) as held:
+        _set_threads(machine, held.device)
+        began, wall = time.time(), time.monotonic()
+        job = Job(held.device, held.description, machine, options.output, spec, events)
+        resumed = any((RESULTS / "checkpoints").glob(f"{stem(options.output)}.*.safetensors"))
+        commit, dirty = _commit()
+        events.start(
+            rule,
+            str(options.output),
+            spec,
+            {**tags, "device": held.description, "commit": commit, "dirty": dirty},
+            resumed=resumed,
+        )
+        try:
+            yield job
+        except BaseException as error:
+            status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
+            events.end(status, error=f"{type(error).__name__}: {error}"[:500])
+            raise
+        seconds = time.monotonic() - wall + job.facts.pop("seconds_before", 0.0)
+        record = _record(job, held, seconds, began, commit, dirty)
+        write_json(options.run, record)
+        job.events.end("finished", seconds=seconds, peak_memory_mb=record["peak_memory_mb"])
+
+
+def _set_threads(machine: Mapping[str, Any], device: str) -> None:
+    import torch
+
+    torch.set_num_threads(machine["threads"])
+    if machine["precision"] == "tf32":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
+    elif device == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.deterministic = True
+
+
+def _record(job: Job, held: Any, seconds: float, began: float, commit: str, dirty: bool) -> dict[str, Any]:
+    import torch
+
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    kept = {key: job.machine[key] for key in ("threads", "class_chunk", "compile", "precision")}
+    return {
+        **kept,
+        **job.facts,
+        "device": held.description,
+        "seconds": round(seconds, 3),
+        "peak_memory_mb": round(peak_memory_mb(job.device), 1),
+        "commit": commit,
+        "dirty": dirty,
+        "host": socket.gethostname(),
+        "versions": versions,
+        "started": round(began, 3),
+        "ended": round(time.time(), 3),
+        "slurm_id": os.environ.get("SLURM_JOB_ID"),
+    }
+
+
+def peak_memory_mb(device: str) -> float:
+    """Peak memory of this process so far in MB: allocated on the GPU, or resident on the CPU."""
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def _commit() -> tuple[str, bool]:
+    """(git commit of the code, whether it was changed since); "unknown" outside a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    try:
+        run = lambda *words: subprocess.run(  # noqa: E731
+            ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=20, check=True
+        ).stdout.strip()
+        return run("rev-parse", "HEAD"), bool(run("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return "unknown", False

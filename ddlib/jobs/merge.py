@@ -1,0 +1,54 @@
+"""Merge class phases and stages into one synthetic set, with a card that describes it and a picture of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ddlib.artifacts import read_manifest, write_manifest
+from ddlib.events import Events
+from ddlib.jobs.job import RESULTS, guarded, parser, say, stem
+
+
+def main() -> None:
+    """Entry point."""
+    options = parser(__doc__)
+    options.add_argument("--parts", type=Path, nargs="+", required=True)
+    options.add_argument("--tensors", type=Path, required=True)
+    options.add_argument("--preview", type=Path, required=True)
+    given = options.parse_args()
+    from ddlib.sets.preview import preview
+    from ddlib.sets.synthetic import SyntheticSet, merge
+
+    wanted = "set" if given.spec["at"] is None else f"at{given.spec['at']}"
+    sets: dict[str, list[SyntheticSet]] = {wanted: [], "initial": []}
+    for path in given.parts:
+        manifest = read_manifest(path, "phase")
+        for name, held in sets.items():
+            entry = manifest["files"][name]
+            held.append(SyntheticSet.load(path.parent / entry["path"], entry["sha256"]))
+    made, initial = merge(sets[wanted]), merge(sets["initial"])
+    made.save(given.tensors)
+    method = read_manifest(given.parts[0], "phase")["spec"]["method"]
+    title = f"{given.spec['name']}, ipc {given.spec['ipc']}, seed {given.spec['seed']}"
+    preview(made, initial, given.preview, title)
+    result = {
+        **made.facts(),
+        "method": method,
+        "images": len(made.labels),
+        "decoded_images": len(made.labels) * made.factor**2,
+        "image_bytes": made.image_bytes,
+        "parts": {str(path): read_manifest(path)["files"][wanted]["sha256"] for path in given.parts},
+    }
+    files = {"set": given.tensors, "preview": given.preview}
+    write_manifest(given.output, "set", given.spec, files, result)
+    events = Events(RESULTS / "events" / f"{stem(given.output)}.jsonl")
+    tags = {"experiment": given.spec["name"], "method": method, "dataset": made.name}
+    events.start("merge", str(given.output), given.spec, {**tags, "ipc": given.spec["ipc"], "seed": given.spec["seed"]})
+    for kind, path in {"card": given.output, **files}.items():
+        events.artifact(path, kind)
+    events.end("finished")
+    say(f"{len(made.labels)} stored images ({result['decoded_images']} decoded), {made.image_bytes} bytes")
+
+
+if __name__ == "__main__":
+    guarded(main)

@@ -1,0 +1,30 @@
+"""Read a data set from its source, check it, and write its train and test parts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from ddlib import registry
+from ddlib.jobs.job import guarded, say
+
+
+def main() -> None:
+    """Entry point."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--spec", type=json.loads, required=True)
+    options.add_argument("--machine", type=json.loads, required=True)
+    options.add_argument("--train", type=Path, required=True)
+    options.add_argument("--test", type=Path, required=True)
+    given = options.parse_args()
+    spec = given.spec["dataset"]
+    load = registry.lookup(registry.SOURCES, spec["source"], "data source").load()
+    train, test = load(spec, given.machine)
+    for part, data, path in (("train", train, given.train), ("test", test, given.test)):
+        data.save(path.parent, part, given.spec)
+        say(f"{part}: {len(data.labels)} images of {data.classes} classes, {list(data.images.shape[1:])}")
+
+
+if __name__ == "__main__":
+    guarded(main)

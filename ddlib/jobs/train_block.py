@@ -1,0 +1,50 @@
+"""Train a block of pool members on real data; killed and started again, it goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ddlib.artifacts import write_manifest
+from ddlib.jobs.job import at_work, guarded, parser
+
+
+def main() -> None:
+    """Entry point."""
+    options = parser(__doc__, gpu=True)
+    options.add_argument("--train", type=Path, required=True)
+    given = options.parse_args()
+    spec = given.spec
+    tags = {"pool": given.output.parent.name, "dataset": spec["dataset"]["source"], "seed": spec["seed"]}
+    with at_work("train_block", given, tags) as job:
+        from ddlib.data.real import RealData
+        from ddlib.pool.member import MemberTraining
+
+        data = RealData.load(given.train, job.device)
+        files: dict[str, Path] = {}
+        result: dict[str, Any] = {"members": {}}
+        checkpoint = job.checkpoint()
+        with checkpoint.held():
+            for member in spec["members"]:
+                training = MemberTraining(
+                    spec,
+                    member,
+                    data,
+                    given.output.parent,
+                    job.machine["compile"],
+                    job.machine["precision"],
+                    job.events,
+                )
+                own = job.checkpoint()
+                own.stem = own.stem.with_name(f"{own.stem.name}.member{member}")
+                trained = training.run(own)
+                own.discard()
+                files |= trained["files"]
+                result["members"][str(member)] = trained["last"]
+                result["epochs"] = trained["epochs"]
+                job.facts["compile_reason"] = training.compiler.reason
+            write_manifest(given.output, "block", spec, files, result)
+
+
+if __name__ == "__main__":
+    guarded(main)

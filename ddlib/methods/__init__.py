@@ -1,0 +1,1 @@
+"""Methods: each a recipe of what is started from, matched and learned; one driver runs them all."""

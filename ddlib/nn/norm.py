@@ -1,0 +1,140 @@
+"""Normalisation layers written from mean and variance, so that they compile and can be differentiated twice.
+
+Fused kernels (``nn.GroupNorm``, ``nn.InstanceNorm2d``) fall apart into many small ones in a double backward and
+do not fuse with their neighbours under ``torch.compile``; these do.
+
+**Differs**: batch norm keeps no ``num_batches_tracked``. It assigns its new running statistics instead of writing
+into the old tensors, so that a functional call never changes what it was given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from ddlib import registry
+
+EPS = 1e-5
+GROUPS = 4
+
+
+def standardise(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """`x` minus its mean over `dims`, divided by the root of the biased variance + 1e-5."""
+    centred = x - x.mean(dims, keepdim=True)
+    return centred * torch.rsqrt(centred.square().mean(dims, keepdim=True) + EPS)
+
+
+class _Affine(nn.Module):
+    """A gain (starts at 1) and an offset (starts at 0) of the given shape, over channels or [C, H, W]."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(shape))
+        self.bias = nn.Parameter(torch.zeros(shape))
+
+    def scale(self, x: Tensor) -> Tensor:
+        """x * weight + bias, channel by channel where there is one value a channel."""
+        if self.weight.ndim == 1:
+            return x * self.weight[:, None, None] + self.bias[:, None, None]
+        return x * self.weight + self.bias
+
+
+class InstanceNorm(_Affine):
+    """Each channel of each image [N, C, H, W] over its own pixels (GroupNorm with a group a channel)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale(standardise(x, (2, 3)))
+
+
+class GroupNorm(_Affine):
+    """Groups of consecutive channels of each image over their pixels."""
+
+    def __init__(self, channels: int, groups: int = GROUPS) -> None:
+        if channels % groups:
+            raise ValueError(
+                f"group norm splits the channels in {groups}: a width of {channels} does not divide. "
+                f"Choose a multiple of {groups}."
+            )
+        super().__init__(channels)
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        grouped = x.reshape(x.shape[0], self.groups, -1)
+        return self.scale(standardise(grouped, (2,)).reshape(x.shape))
+
+
+class LayerNorm(_Affine):
+    """Each image over all its channels and pixels; one gain and offset for each entry [C, H, W]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale(standardise(x, (1, 2, 3)))
+
+
+class BatchNorm(_Affine):
+    """Each channel over the batch when training, by running statistics (momentum 0.1, unbiased) in evaluation."""
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, momentum: float = 0.1) -> None:
+        super().__init__(channels)
+        self.momentum = momentum
+        self.frozen = False
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            scale = self.weight * torch.rsqrt(self.running_var + EPS)
+            return x * scale[:, None, None] + (self.bias - self.running_mean * scale)[:, None, None]
+        mean = x.mean((0, 2, 3))
+        centred = x - mean[:, None, None]
+        variance = centred.square().mean((0, 2, 3))
+        if not self.frozen:
+            self._remember(mean.detach(), variance.detach(), x.numel() // x.shape[1])
+        return self.scale(centred * torch.rsqrt(variance + EPS)[:, None, None])
+
+    def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        if count < 2:
+            raise ValueError("batch norm needs more than one value per channel to train: use a larger batch or image.")
+        keep, new = 1 - self.momentum, self.momentum
+        dtype = self.running_mean.dtype
+        self.running_mean = keep * self.running_mean + new * mean.to(dtype)
+        self.running_var = keep * self.running_var + new * variance.to(dtype) * (count / (count - 1))
+
+
+@contextlib.contextmanager
+def frozen_statistics(net: nn.Module) -> Iterator[None]:
+    """Within it, forwards of `net` in train mode normalise by the batch but leave the running statistics alone."""
+    layers = [layer for layer in net.modules() if isinstance(layer, BatchNorm)]
+    before = [layer.frozen for layer in layers]
+    try:
+        for layer in layers:
+            layer.frozen = True
+        yield
+    finally:
+        for layer, state in zip(layers, before, strict=True):
+            layer.frozen = state
+
+
+KINDS = ("instance", "batch", "layer", "group", "none")
+
+
+def build_norm(kind: str, channels: int, size: int | None = None) -> nn.Module:
+    """The layer called `kind`. `size`: side of the square maps it will see (only "layer" needs it)."""
+    if kind == "instance":
+        return InstanceNorm(channels)
+    if kind == "batch":
+        return BatchNorm(channels)
+    if kind == "group":
+        return GroupNorm(channels)
+    if kind == "layer":
+        if size is None:
+            raise ValueError("layer norm has a gain for every pixel: build_norm('layer', ...) needs the maps' size.")
+        return LayerNorm(channels, size, size)
+    if kind == "none":
+        return nn.Identity()
+    raise ValueError(f"no norm is called {kind!r}: {registry.nearest(kind, KINDS)}")

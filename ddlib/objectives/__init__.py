@@ -1,0 +1,1 @@
+"""What is matched: pure functions of tensors."""

@@ -1,0 +1,196 @@
+"""Pool members: networks trained on real data, with snapshots along the way, written as they train.
+
+A member is a folder: ``epoch{e}.safetensors`` (weights and buffers; epoch 0 is before training), ``metrics.csv`` (loss and
+accuracy by epoch) and, where asked for, ``events.safetensors`` (per-example forgetting counts and error norms).
+
+The training recipe is the one IDC and Acc-DD pretrain with (official pretrain.py: SGD, augmentation without cutout, CutMix).
+
+**Differs**: the official codes choose the checkpoint on the test set; here a member never sees test data, and its accuracy
+is on training images (augmented, clean) and on a held-out slice where the data set has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ddlib import nn as networks
+from ddlib.artifacts import atomic_write, save_tensors
+from ddlib.checkpoints import Checkpoint
+from ddlib.data.real import RealData
+from ddlib.events import NullEvents
+from ddlib.progress import progress
+from ddlib.streams import Batches, Streams
+from ddlib.train.compiler import Compiler, decide, forward_flops
+from ddlib.train.loop import Learning, State, Trainer, accuracy, logits_of
+from ddlib.train.schedules import decayed
+
+METRICS = ("train_augmented", "train_clean", "heldout")
+
+
+def kept_epochs(snapshots: str | list[int], epochs: int) -> list[int]:
+    """The epochs whose snapshots a pool keeps: "all", "last" or a list."""
+    if snapshots == "all":
+        return list(range(epochs + 1))
+    if snapshots == "last":
+        return [epochs]
+    if not isinstance(snapshots, list):
+        raise ValueError(f"snapshots are all, last or a list of epochs, not {snapshots!r}")
+    return sorted(snapshots)
+
+
+@dataclass
+class Events:
+    """What happens to each training example: Toneva et al. 2019 (forgetting), Paul et al. 2021 (EL2N).
+
+    `correct` int8 [N]: right when last trained on (-1: never yet); `forgotten` int64 [N]: times it went from right to
+    wrong; `error` float32 [N]: norm of softmax - one-hot on clean images, summed over `passes` epochs.
+    """
+
+    correct: Tensor
+    forgotten: Tensor
+    error: Tensor
+    passes: int = 0
+
+    @classmethod
+    def none(cls, count: int, device: torch.device) -> Events:
+        """Before training on `count` examples."""
+        zeros = torch.zeros(count, dtype=torch.int64, device=device)
+        return cls(torch.full_like(zeros, -1, dtype=torch.int8), zeros, torch.zeros(count, device=device))
+
+    def seen(self, index: Tensor, correct: Tensor) -> None:
+        """A batch was trained on."""
+        self.forgotten[index] += (self.correct[index] == 1) & ~correct
+        self.correct[index] = correct.to(torch.int8)
+
+    def add_errors(self, logits: Tensor, labels: Tensor) -> None:
+        """Error norms of one clean pass."""
+        target = torch.nn.functional.one_hot(labels, logits.shape[1])
+        self.error += (logits.softmax(1) - target).norm(dim=1)
+        self.passes += 1
+
+
+@dataclass
+class MemberTraining:
+    """One member in training: everything its epochs need."""
+
+    spec: Mapping[str, Any]
+    member: int
+    data: RealData
+    folder: Path
+    compile_mode: str = "never"
+    precision: str = "fp32"
+    events: NullEvents = field(default_factory=NullEvents)
+
+    def __post_init__(self) -> None:
+        self.training = self.spec["training"]
+        self.streams = Streams(self.spec["seed"], "pool")
+        self.fit = self.data.fit()
+        self.heldout = self.data.heldout_part()
+        network = {key: value for key, value in self.spec["network"].items() if key != "version"}
+        shape = (self.data.channels, self.data.height, self.data.width)
+        seed = self.streams.integer("member", self.member)
+        self.net = networks.build(
+            network, channels=shape[0], size=shape[1], classes=self.data.classes, seed=seed
+        )
+        self.batches = Batches(
+            self.streams, "batches", len(self.fit.labels), self.training["batch"], index=(self.member,)
+        )
+        flops = 3.0 * self.training["epochs"] * len(self.fit.labels) * forward_flops(self.net, shape)
+        self.compiler: Compiler = decide(self.compile_mode, self.data.labels.device.type, flops)
+
+    def run(self, checkpoint: Checkpoint | None = None) -> dict[str, Any]:
+        """Train from the start or the checkpoint; return {"files": name -> path, "metrics": rows, ...}."""
+        epochs = self.training["epochs"]
+        kept = kept_epochs(self.spec["snapshots"], epochs)
+        state, rows, happened = self._begin(checkpoint, kept)
+        learning = Learning.of(self.training)
+        trainer = Trainer(
+            self.net, learning, self.fit, self.streams, "pool", self.compiler, self.precision
+        )
+        first = rows[-1]["epoch"]
+        todo = progress(range(first, epochs), f"member {self.member}", "epochs", self.events, first=first)
+        for epoch in todo:
+            many = self.batches.per_pass
+            factor = decayed(epoch, epochs, self.training["decay_at"], self.training["decay_factor"])
+            batches = self.batches.batches(epoch * many, many)
+            seen = happened.seen if happened else None
+            state, totals = trainer.run(state, batches, (self.member, epoch), lambda _, f=factor: f, seen)  # type: ignore[misc]
+            row = {"epoch": epoch + 1, "loss": float(totals.loss) / totals.count}
+            row["train_augmented"] = float(totals.correct) / totals.count
+            rows.append(self._finish(row, state, epoch + 1 in kept, happened))
+            if checkpoint is not None and checkpoint.due:
+                self._save(checkpoint, state, rows, happened)
+        return self._result(kept, rows, happened)
+
+    def _begin(self, checkpoint: Checkpoint | None, kept: list[int]) -> tuple[State, list[dict[str, Any]], Events | None]:
+        device = self.data.labels.device
+        found = checkpoint.load() if checkpoint else None
+        if found is not None:
+            tensors, facts = found
+            names = ("correct", "forgotten", "error")
+            held = {name: tensors.pop(f"events/{name}").to(device) for name in names if f"events/{name}" in tensors}
+            happened = Events(**held, passes=facts["passes"]) if held else None
+            return State.from_tensors(tensors, device), facts["rows"], happened
+        happened = Events.none(len(self.fit.labels), device) if self.training["record_events"] else None
+        state = State.of(self.net.to(device))
+        row = {"epoch": 0, "loss": float("nan"), "train_augmented": float("nan")}
+        return state, [self._finish(row, state, 0 in kept, None)], happened
+
+    def _finish(self, row: dict[str, Any], state: State, keep: bool, happened: Events | None) -> dict[str, Any]:
+        """After an epoch: the clean and held-out accuracy (of kept epochs), the snapshot, the curve's point."""
+        row["train_clean"] = row["heldout"] = float("nan")
+        if keep or happened:
+            logits = logits_of(self.net, state, self.fit)
+            row["train_clean"] = float((logits.argmax(1) == self.fit.labels).float().mean())
+            if happened:
+                happened.add_errors(logits, self.fit.labels)
+        if keep:
+            if len(self.heldout.labels):
+                row["heldout"] = accuracy(self.net, state, self.heldout)
+            named = {f"params/{name}": value for name, value in state.params.items()}
+            named |= {f"buffers/{name}": value for name, value in state.buffers.items()}
+            save_tensors(self._snapshot(row["epoch"]), named, {"member": self.member, "epoch": row["epoch"]})
+        values = {f"member{self.member}/{key}": row[key] for key in row if key != "epoch" and row[key] == row[key]}
+        if values:
+            self.events.metric(row["epoch"], **values)
+        return row
+
+    def _snapshot(self, epoch: int) -> Path:
+        return self.folder / f"member{self.member}" / f"epoch{epoch}.safetensors"
+
+    def _save(
+        self, checkpoint: Checkpoint, state: State, rows: list[dict[str, Any]], happened: Events | None
+    ) -> None:
+        tensors = state.tensors()
+        if happened:
+            parts = {"correct": happened.correct, "forgotten": happened.forgotten, "error": happened.error}
+            tensors |= {f"events/{name}": value for name, value in parts.items()}
+        plain = [{key: None if value != value else value for key, value in row.items()} for row in rows]
+        checkpoint.save(tensors, {"rows": plain, "passes": happened.passes if happened else 0})
+
+    def _result(self, kept: list[int], rows: list[dict[str, Any]], happened: Events | None) -> dict[str, Any]:
+        folder = self.folder / f"member{self.member}"
+        table = pd.DataFrame(rows, columns=["epoch", "loss", *METRICS]).astype(float).astype({"epoch": int})
+        with atomic_write(folder / "metrics.csv") as temporary:
+            table.to_csv(temporary, index=False)
+        files = {f"member{self.member}/epoch{epoch}": self._snapshot(epoch) for epoch in kept}
+        files[f"member{self.member}/metrics"] = folder / "metrics.csv"
+        if happened:
+            path = folder / "events.safetensors"
+            mean_error = happened.error / max(1, happened.passes)
+            save_tensors(path, {"forgotten": happened.forgotten, "el2n": mean_error})
+            files[f"member{self.member}/events"] = path
+        last = table.iloc[-1]
+        return {"files": files, "last": {name: _number(last[name]) for name in METRICS}, "epochs": kept}
+
+
+def _number(value: float) -> float | None:
+    """JSON has no not-a-number."""
+    return None if value != value else round(float(value), 6)

@@ -1,0 +1,70 @@
+"""A view: which snapshots of a pool's members a method starts from. Resolved to a table, so that the DAG shows what was used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ddlib.artifacts import read_manifest
+
+COLUMNS = ["member", "epoch", "file", "sha256", "metric", "value"]
+
+
+def select(blocks: Sequence[str | Path], view: Mapping[str, Any], pool: str) -> pd.DataFrame:
+    """Rows (member, epoch, file, sha256, metric, value) of the snapshots in the view.
+
+    `blocks`: manifests of the pool's blocks; `view`: members (how many, from 0), and epochs (a list), or a metric with
+    low and high (shares 0-1), or both; horizon: epochs ahead that must be there too. ValueError says what the pool holds.
+    """
+    table = snapshots(blocks)
+    asked = table[table.member < view["members"]]
+    chosen = asked
+    if "epochs" in view:
+        chosen = chosen[chosen.epoch.isin(view["epochs"])]
+    if "metric" in view:
+        chosen = chosen.assign(metric=view["metric"], value=chosen[view["metric"]])
+        chosen = chosen[chosen.value.between(view["low"], view["high"])]
+    if horizon := view.get("horizon", 0):
+        there = set(zip(asked.member, asked.epoch, strict=True))
+        keep = [(m, e + horizon) in there for m, e in zip(chosen.member, chosen.epoch, strict=True)]
+        chosen = chosen[keep]
+    if chosen.empty:
+        raise ValueError(_nothing(asked, view, pool))
+    return chosen.sort_values(["member", "epoch"])[COLUMNS].reset_index(drop=True)
+
+
+def snapshots(blocks: Sequence[str | Path]) -> pd.DataFrame:
+    """Every snapshot of the given blocks with its metrics (files relative to the working directory)."""
+    rows = []
+    for block in blocks:
+        manifest = read_manifest(block, "block")
+        folder = Path(block).parent
+        for member in manifest["spec"]["members"]:
+            curve = pd.read_csv(folder / manifest["files"][f"member{member}/metrics"]["path"]).set_index("epoch")
+            for epoch in manifest["result"]["epochs"]:
+                entry = manifest["files"][f"member{member}/epoch{epoch}"]
+                names = {"member": member, "epoch": epoch, "metric": None, "value": None}
+                where = {"file": str(folder / entry["path"]), "sha256": entry["sha256"]}
+                rows.append({**names, **where, **curve.loc[epoch].to_dict()})
+    return pd.DataFrame(rows)
+
+
+def _nothing(table: pd.DataFrame, view: Mapping[str, Any], pool: str) -> str:
+    """What was asked, what there is and what to do, for an empty view."""
+    members = table.member.nunique()
+    held = f"pool {pool} ({members} members, epochs {table.epoch.min()}-{table.epoch.max()}"
+    if "metric" not in view:
+        asked = f"epochs {view['epochs']}" if "epochs" in view else "any epoch"
+        if view.get("horizon"):
+            asked += f" with another {view['horizon']} epochs later"
+        return f"no snapshot of {asked} in {held}). Ask for epochs the pool keeps, or train it longer."
+    metric = view["metric"]
+    values, last = table[metric].dropna(), table[table.epoch == table.epoch.max()][metric].dropna()
+    asked = f"no checkpoint with {metric} accuracy {view['low']:.2f}-{view['high']:.2f}"
+    if values.empty:
+        return f"{asked} in {held}): it has no {metric} accuracy. Set the data set's `heldout`, or choose another metric."
+    ranges = f"{values.min():.2f}-{values.max():.2f}, {last.min():.2f}-{last.max():.2f} at the last epoch"
+    return f"{asked} in {held}; {metric} {ranges}). Widen the view or change how long the pool trains."

@@ -1,0 +1,1 @@
+"""Synthetic sets: how images are packed, initialised, optimised, stored."""

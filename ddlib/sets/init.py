@@ -1,0 +1,54 @@
+"""How synthetic images begin: real images, packed or as they are, or noise.
+
+`first` and `mix` are the official rules of IDC (snu-mllab/Efficient-Dataset-Condensation @ ceac95a): the first images of
+each class in the order of the data set, deterministic although called "random" there. `random` really draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddlib.data.real import RealData
+from ddlib.registry import nearest
+from ddlib.sets.packing import pack
+from ddlib.streams import Streams
+
+KINDS = ("mix", "first", "random", "noise")
+
+
+def initial_images(
+    kind: str, data: RealData, classes: Sequence[int], ipc: int, factor: int, streams: Streams
+) -> Tensor:
+    """Stored images float32 [len(classes) * ipc, C, H, W], shares 0-1, class by class.
+
+    `mix`: the first ipc * factor^2 images of a class, shrunk (nearest) and packed; `first`: the first ipc as they are;
+    `random`: ipc * factor^2 drawn without replacement, packed where factor > 1; `noise`: normal around 0.5, clipped.
+    ValueError when a class has too few images.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"no initialisation is called {kind!r}: {nearest(kind, KINDS)}")
+    return torch.cat([_class_images(kind, data, label, ipc, factor, streams) for label in classes])
+
+
+def _class_images(kind: str, data: RealData, label: int, ipc: int, factor: int, streams: Streams) -> Tensor:
+    shape = (ipc, data.channels, data.height, data.width)
+    device = data.labels.device
+    if kind == "noise":
+        drawn = streams.at("noise", label).standard_normal(shape, dtype=np.float32)
+        return torch.from_numpy(drawn).div(4).add(0.5).clamp(0, 1).to(device)
+    members = data.of_class(label)
+    packed = 1 if kind == "first" else factor
+    needed = ipc * packed * packed
+    if needed > len(members):
+        raise ValueError(
+            f"class {label} ({data.class_names[label]}) of {data.name} has {len(members)} images; ipc {ipc} with factor "
+            f"{packed} needs {ipc} x {packed}^2 = {needed}. Lower ipc or factor."
+        )
+    if kind == "random":
+        order = streams.at("images", label).permutation(len(members))[:needed]
+        members = members[torch.from_numpy(order).to(device)]
+    return pack(data.pixels(members[:needed]), ipc, packed)

@@ -1,0 +1,66 @@
+"""The optimiser of the images: IDC's class-sequential SGD with momentum, in closed form.
+
+snu-mllab/Efficient-Dataset-Condensation (ceac95a) steps one optimiser over *all* images once per class, with a gradient
+that is zero outside the class. So an image moves on along its decaying velocity during the other classes' turns. Class
+losses do not depend on each other's images, so a class in position k of C may as well make k idle steps, its own step
+and C - 1 - k idle steps: every class then takes its turn at once. k idle steps are
+``x -= lr * v * mu * (1 - mu^k) / (1 - mu); v *= mu^k``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def tuned_lr(base: float, ipc: int, size: int, base_size: int) -> float:
+    """IDC's rule for the image learning rate: base * (ipc / 10) * (size / base_size)^2; sizes in pixels.
+
+    Linear in the images per class, as the mean loss divides each image's gradient by their number. Applied by whoever
+    builds the optimiser, never silently.
+    """
+    return base * (ipc / 10) * (size / base_size) ** 2
+
+
+@dataclass(frozen=True)
+class ImageSGD:
+    """SGD with momentum over images [N, ...], without weight decay.
+
+    `positions` int64 [N]: the place of each image's class in the order of turns, 0 to classes - 1, counted over all
+    classes of the data set (also in a job that holds some of them), on the device of the images. `sequential` off:
+    ordinary momentum, one step a round. The velocity starts at zero and lives on over outer iterations.
+    """
+
+    lr: float
+    momentum: float
+    positions: Tensor
+    classes: int
+    sequential: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"the momentum of the images lies in 0 <= momentum < 1, not {self.momentum}.")
+        if self.positions.numel() and not 0 <= int(self.positions.min()) <= int(self.positions.max()) < self.classes:
+            raise ValueError(
+                f"class positions run from 0 to {self.classes - 1}, but some are "
+                f"{int(self.positions.min())} to {int(self.positions.max())}: give global positions."
+            )
+
+    def before(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """(x, v) at each class's own turn. Decode, and take the gradient, at *these* images."""
+        return self._idle(x, v, self.positions) if self.sequential else (x, v)
+
+    def after(self, x: Tensor, v: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        """(x, v) at the end of the round, from those of :meth:`before` and the gradient `g` [N, ...] taken there."""
+        v = self.momentum * v + g
+        x = x - self.lr * v
+        return self._idle(x, v, self.classes - 1 - self.positions) if self.sequential else (x, v)
+
+    def _idle(self, x: Tensor, v: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
+        """`steps` [N] steps without a gradient."""
+        decay = torch.pow(self.momentum, steps.double())
+        decay = decay.reshape(-1, *[1] * (x.ndim - 1))
+        drift = self.lr * self.momentum * (1 - decay) / (1 - self.momentum)
+        return x - drift.to(x.dtype) * v, decay.to(x.dtype) * v

@@ -1,0 +1,62 @@
+"""A picture of a synthetic set: stored images at the beginning and at the end, and what they decode to, class by class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ddlib.artifacts import atomic_write
+from ddlib.sets.packing import decode
+from ddlib.sets.synthetic import SyntheticSet
+
+ROWS, COLUMNS = 20, 10
+
+
+def preview(made: SyntheticSet, initial: SyntheticSet, path: str | Path, title: str) -> None:
+    """Write a PNG: for up to 20 classes, up to 10 images each, initial and final (and decoded where factor > 1).
+
+    True colours, clipped to 0-1; every row carries its class name.
+    """
+    from matplotlib.figure import Figure
+
+    panels = {"initial": _grid(initial, initial.images), "final": _grid(made, made.images)}
+    if made.factor > 1:
+        panels["final, decoded"] = _grid(made, None)
+    rows, height, width = _labels(made), made.images.shape[2], made.images.shape[3]
+    shapes = [panel.shape[1] for panel in panels.values()]
+    scale = max(0.02, min(0.06, 0.5 / height))
+    figure = Figure(
+        figsize=(1.6 + sum(shapes) * scale + 0.3 * len(panels), 1.0 + len(rows) * height * scale), layout="constrained"
+    )
+    axes = figure.subplots(1, len(panels), width_ratios=shapes, squeeze=False)[0]
+    for axis, (name, panel) in zip(axes, panels.items(), strict=True):
+        shown = panel.squeeze(2) if panel.shape[2] == 1 else panel
+        axis.imshow(shown.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axis.set_title(name, fontsize=9)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    places = [(row + 0.5) * (height + 1) for row in range(len(rows))]
+    axes[0].set_yticks(places, [made.class_names[label] for label in rows], fontsize=8)
+    more = "" if len(rows) == len(made.class_names) else f" (first {len(rows)} of {len(made.class_names)} classes)"
+    figure.suptitle(f"{title}{more}", fontsize=10)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
+
+
+def _labels(made: SyntheticSet) -> list[int]:
+    return sorted({int(label) for label in made.labels})[:ROWS]
+
+
+def _grid(made: SyntheticSet, images: Tensor | None) -> Tensor:
+    """Images of the shown classes as one picture [height, width, C], a line of white between them."""
+    rows = []
+    for label in _labels(made):
+        chosen = torch.nonzero(made.labels == label).flatten()[:COLUMNS]
+        shown = images[chosen] if images is not None else decode(made.images[chosen], made.factor)[:COLUMNS]
+        padded = torch.nn.functional.pad(shown.clamp(0, 1), (0, 1, 0, 1), value=1.0)
+        rows.append(torch.cat(list(padded), dim=2))
+    widest = max(row.shape[2] for row in rows)
+    rows = [torch.nn.functional.pad(row, (0, widest - row.shape[2]), value=1.0) for row in rows]
+    return torch.cat(rows, dim=1).permute(1, 2, 0)

@@ -1,0 +1,1 @@
+"""Training: losses, schedules, steps, the loop, evaluation."""

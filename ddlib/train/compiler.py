@@ -1,0 +1,61 @@
+"""Whether a job compiles its hot functions, decided once and recorded."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+
+F = TypeVar("F", bound=Callable[..., Any])
+MODES = ("auto", "always", "never")
+# A first compilation takes 20-40 s a function on the CPU: below so much estimated work, `auto` stays eager.
+WORTH_FLOPS = {"cpu": 1e13, "cuda": 3e15}
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """`compiler(fn)` is `fn`, compiled or not; `reason` says why, for the log and ``*.run.json``."""
+
+    enabled: bool
+    reason: str
+
+    def __call__(self, fn: F) -> F:
+        return torch.compile(fn, dynamic=False) if self.enabled else fn  # type: ignore[return-value]
+
+
+EAGER = Compiler(False, "eager")
+
+
+def decide(mode: str, device: str, flops: float) -> Compiler:
+    """Compile or not: `mode` auto, always or never; `flops`: floating-point operations the job will take, estimated.
+
+    ValueError when `always` is asked without a C++ compiler. `auto` compiles where one is and the work is long enough.
+    """
+    if mode not in MODES:
+        raise ValueError(f"compile is one of {', '.join(MODES)}, not {mode!r}")
+    found = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+    if mode == "always" and not found:
+        raise ValueError("compile: always needs a C++ compiler (c++, g++ or clang++) on PATH; there is none. Install one, or set compile: auto.")
+    if mode == "always":
+        return Compiler(True, "compiled: asked for")
+    if mode == "never":
+        return Compiler(False, "eager: asked for")
+    if not found:
+        return Compiler(False, "eager: no C++ compiler on PATH")
+    if flops < WORTH_FLOPS[device]:
+        return Compiler(False, f"eager: {flops:.1e} operations are too few to earn a compilation back")
+    return Compiler(True, f"compiled: about {flops:.1e} operations")
+
+
+def forward_flops(net: torch.nn.Module, shape: tuple[int, ...]) -> float:
+    """Floating-point operations of one forward of images [1, *shape]."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    was = net.training
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net.eval()(torch.zeros(1, *shape, device=next(net.parameters()).device))
+    net.train(was)
+    return float(counter.get_total_flops())

@@ -1,0 +1,227 @@
+"""The one training loop of the project: pool members, the networks between image updates, and students all use it.
+
+A network in training is a :class:`State` of plain tensors moved by a pure step (augment, CutMix, cross entropy, SGD), so
+it can be compiled, checkpointed and resumed anywhere between two batches. All random numbers of a run of batches are
+drawn at once from keyed streams; nothing in the loop waits for the device.
+
+The recipe is that of IDC's `train_epoch` (snu-mllab/Efficient-Dataset-Condensation @ ceac95a): normalise, augment per
+image, CutMix with a probability, SGD with momentum and weight decay.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ddlib.augment.mix import cutmix_apply, cutmix_draw
+from ddlib.augment.siamese import Augmentation
+from ddlib.nn.functional import Params, split, with_statistics
+from ddlib.streams import Streams
+from ddlib.train.compiler import EAGER, Compiler
+from ddlib.train.losses import mixed_cross_entropy
+from ddlib.train.sgd import sgd_step, zero_velocity
+
+
+class Source(Protocol):
+    """Labelled images to train on: real data or a decoded synthetic set."""
+
+    labels: Tensor
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def pixels(self, index: Tensor) -> Tensor:
+        """Images at `index` [n] as float32 [n, C, H, W] shares 0-1."""
+        ...
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How a network is trained: SGD, augmentation per image, CutMix."""
+
+    lr: float
+    momentum: float
+    weight_decay: float
+    batch: int
+    augment: Augmentation
+    mix_probability: float
+    mix_beta: float
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], prefix: str = "") -> Learning:
+        """From settings named lr, momentum, ... (with `prefix`, as in network_lr)."""
+        names = ("lr", "momentum", "weight_decay", "batch", "mix_probability", "mix_beta")
+        augment = Augmentation(settings[f"{prefix}augment"], settings.get("dialect", "idc"))
+        return cls(augment=augment, **{name: settings[prefix + name] for name in names})
+
+
+@dataclass
+class State:
+    """A network in training: its parameters, buffers and the optimiser's velocity, by name."""
+
+    params: Params
+    buffers: Params
+    velocity: Params
+
+    @classmethod
+    def of(cls, net: nn.Module) -> State:
+        """The state of a network at rest."""
+        params, buffers = split(net)
+        return cls(params, buffers, zero_velocity(params))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """As one flat map, for a checkpoint."""
+        parts = {"params": self.params, "buffers": self.buffers, "velocity": self.velocity}
+        return {f"{part}/{name}": value for part, held in parts.items() for name, value in held.items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], device: str | torch.device = "cpu") -> State:
+        """Back from :meth:`tensors`; a snapshot without velocity starts at rest."""
+        held: dict[str, Params] = {"params": {}, "buffers": {}, "velocity": {}}
+        for key, value in tensors.items():
+            part, _, name = key.partition("/")
+            held[part][name] = value.to(device)
+        return cls(held["params"], held["buffers"], held["velocity"] or zero_velocity(held["params"]))
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over the batches of a run, still on the device: `loss` x images, `correct` images, and how many."""
+
+    loss: Tensor
+    correct: Tensor
+    count: int
+
+
+class Trainer:
+    """Trains networks of one architecture on one source. `streams` and `purpose` key what is drawn."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        learning: Learning,
+        source: Source,
+        streams: Streams,
+        purpose: str,
+        compiler: Compiler = EAGER,
+        precision: str = "fp32",
+    ) -> None:
+        self.learning, self.source, self.streams, self.purpose = learning, source, streams, purpose
+        self.device = source.labels.device
+        self.call = with_statistics(copy.deepcopy(net).to(self.device).train())
+        shape = source.pixels(torch.zeros(1, dtype=torch.int64)).shape
+        self.height, self.width = int(shape[2]), int(shape[3])
+        self.mean, self.std = (
+            torch.tensor(values, device=self.device).reshape(1, -1, 1, 1) for values in (source.mean, source.std)
+        )
+        self.autocast = precision == "bf16"
+        self.step = compiler(self._step)
+
+    def _step(
+        self, state: Any, x: Tensor, y: Tensor, draws: Params, mix: Params, choice: str | None, lr: Tensor
+    ) -> tuple[Any, Tensor, Tensor]:
+        """(params, buffers, velocity), loss 0-d, correct bool [n] after one batch of pixels `x` [n, C, H, W]."""
+        params, buffers, velocity = state
+        x = self.learning.augment.apply((x - self.mean) / self.std, draws, choice)
+        x = cutmix_apply(x, mix["permutation"], mix["box"])
+        permuted = y[mix["permutation"]]
+
+        def loss_of(params: Params) -> tuple[Tensor, tuple[Tensor, Params]]:
+            with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.autocast):
+                logits, new = self.call(params, buffers, x)
+            return mixed_cross_entropy(logits, y, permuted, mix["ratio"]), (logits, new)
+
+        grads, (loss, (logits, buffers)) = torch.func.grad_and_value(loss_of, has_aux=True)(params)
+        recipe = self.learning
+        params, velocity = sgd_step(params, velocity, grads, lr, recipe.momentum, recipe.weight_decay)
+        return (params, buffers, velocity), loss, logits.argmax(1) == y
+
+    def run(
+        self,
+        state: State,
+        batches: Sequence[np.ndarray],
+        index: tuple[int, ...],
+        lr_factor: Callable[[int], float] = lambda step: 1.0,
+        seen: Callable[[Tensor, Tensor], None] | None = None,
+    ) -> tuple[State, Totals]:
+        """Train on `batches` (indices into the source). `index` keys the draws; `lr_factor(i)` scales batch i's rate.
+
+        `seen(indices, correct)` is told which images were classified right, batch by batch.
+        """
+        order, places = self._indices(batches)
+        draws, mixes, choices = self._draws(len(batches), index)
+        rates = torch.tensor([self.learning.lr * lr_factor(step) for step in range(len(batches))], device=self.device)
+        moved: Any = (state.params, state.buffers, state.velocity)
+        loss_sum, correct_sum = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        for step, (first, last) in enumerate(places):
+            n, chosen = last - first, order[first:last]
+            draw = {name: values[step, :n] for name, values in draws.items()}
+            mix = {name: values[step] for name, values in mixes.items()}
+            if n < self.learning.batch:
+                permutation = mix["permutation"]
+                mix["permutation"] = permutation[torch.nonzero(permutation < n).flatten()]
+            x, y = self.source.pixels(chosen), self.source.labels[chosen]
+            moved, loss, correct = self.step(moved, x, y, draw, mix, choices[step], rates[step])
+            loss_sum = loss_sum + loss.detach() * n
+            correct_sum = correct_sum + correct.sum()
+            if seen is not None:
+                seen(chosen, correct)
+        return State(*moved), Totals(loss_sum, correct_sum, len(order))
+
+    def _indices(self, batches: Sequence[np.ndarray]) -> tuple[Tensor, list[tuple[int, int]]]:
+        ends = np.cumsum([len(batch) for batch in batches]).tolist()
+        order = torch.from_numpy(np.concatenate(batches)).to(self.device)
+        return order, list(zip([0, *ends[:-1]], ends, strict=True))
+
+    def _draws(self, steps: int, index: tuple[int, ...]) -> tuple[Params, Params, list[str | None]]:
+        """All draws of `steps` batches on the device: augmentation, CutMix, and the chosen operation by name."""
+        recipe = self.learning
+        rng = self.streams.at(f"{self.purpose}_augment", *index)
+        drawn = recipe.augment.draw(rng, (steps,), height=self.height, width=self.width, images=recipe.batch)
+        chosen = drawn.pop("choice", None)
+        names = recipe.augment.choices
+        choices = [names[int(number)] for number in chosen] if names and chosen is not None else [None] * steps
+        rng = self.streams.at(f"{self.purpose}_mix", *index)
+        mix = cutmix_draw(
+            rng,
+            (steps,),
+            batch=recipe.batch,
+            height=self.height,
+            width=self.width,
+            probability=recipe.mix_probability,
+            beta=recipe.mix_beta,
+        )
+        return to_device(drawn, self.device), to_device(mix, self.device), choices
+
+
+def to_device(draws: Mapping[str, np.ndarray], device: str | torch.device) -> Params:
+    """Drawn arrays as tensors: float64 becomes float32, integers stay."""
+    out = {}
+    for name, values in draws.items():
+        tensor = torch.from_numpy(np.ascontiguousarray(values))
+        out[name] = (tensor.float() if tensor.dtype == torch.float64 else tensor).to(device, non_blocking=True)
+    return out
+
+
+def logits_of(net: nn.Module, state: State, source: Source, batch: int = 500) -> Tensor:
+    """Logits [N, classes] of a network in evaluation mode on every image of a source, without augmentation."""
+    device = source.labels.device
+    quiet = copy.deepcopy(net).to(device).eval()
+    call = with_statistics(quiet)
+    mean, std = (torch.tensor(values, device=device).reshape(1, -1, 1, 1) for values in (source.mean, source.std))
+    found = []
+    with torch.no_grad():
+        for chosen in torch.arange(len(source.labels), device=device).split(batch):
+            logits, _ = call(state.params, state.buffers, (source.pixels(chosen) - mean) / std)
+            found.append(logits)
+    return torch.cat(found)
+
+
+def accuracy(net: nn.Module, state: State, source: Source) -> float:
+    """Share (0-1) of a source's images a network classifies right."""
+    return float((logits_of(net, state, source).argmax(1) == source.labels).float().mean())

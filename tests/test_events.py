@@ -1,0 +1,203 @@
+"""What jobs report: written line by line, read back as attempts, whatever a kill leaves."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddlib.attempts import is_alive, read_attempts, read_lines
+from ddlib.events import Events, NullEvents
+from ddlib.progress import Progress, duration, progress
+
+OUTPUT = "results/condensed/digits_idc/per10/seed0/stage0/phase0.json"
+
+
+def tear(path: Path) -> None:
+    """Leave what a kill in the middle of a write leaves."""
+    with open(path, "ab") as handle:
+        handle.write(b'{"time": 1.0, "event": "met')
+
+
+def test_events_come_back_as_written(tmp_path: Path) -> None:
+    path = tmp_path / "events" / "a" / "b.jsonl"
+    events = Events(path)
+    attempt = events.start("condense", OUTPUT, {"ipc": 10}, {"device": "CPU"})
+    events.params({"chunk": 2})
+    events.metric(3, loss=0.5, broken=float("nan"))
+    events.artifact("results/x.png", "preview")
+    events.dataset("digits", "ab" * 32, "results/data/digits/train.json")
+    events.progress(1, 4, "networks", 2.34)
+    events.end("finished", seconds=1.5)
+    (found,) = read_attempts(path)
+    assert found.id == attempt
+    kinds = [event["event"] for _, event in found.lines]
+    assert kinds == ["start", "params", "metric", "artifact", "dataset", "progress", "end"]
+    assert found.lines[-1][0] == path.stat().st_size
+    start = found.start
+    assert (start["host"], start["pid"]) == (os.uname().nodename, os.getpid())
+    assert (start["spec"], start["tags"], start["resumed"]) == ({"ipc": 10}, {"device": "CPU"}, False)
+    assert found.lines[2][1]["values"] == {"loss": 0.5, "broken": "nan"}
+    assert found.end is not None
+    assert found.end["summary"] == {"seconds": 1.5}
+    assert all(json.loads(line)["time"] > 1e9 for line in path.read_text().splitlines())
+
+
+def test_a_torn_line_is_skipped_and_closed_by_the_next_attempt(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    first = Events(path)
+    one = first.start("condense", OUTPUT, {"ipc": 10})
+    first.metric(0, loss=1.0)
+    whole = path.stat().st_size
+    tear(path)
+    assert [place for place, _ in read_lines(path)][-1] == whole
+    again = Events(path)
+    assert again.start("condense", OUTPUT, {"ipc": 10}, resumed=True) == one
+    again.metric(1, loss=0.5)
+    (found,) = read_attempts(path)
+    assert [event["event"] for _, event in found.lines] == ["start", "metric", "start", "metric"]
+    assert found.start["resumed"] is True
+    assert found.end is None
+
+
+def test_a_rerun_is_a_new_attempt_and_resuming_continues_that_of_its_spec(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    one = Events(path).start("condense", OUTPUT, {"ipc": 10})
+    two = Events(path).start("condense", OUTPUT, {"ipc": 50})
+    assert one != two
+    assert [a.id for a in read_attempts(path)] == [one, two]
+    assert Events(path).start("condense", OUTPUT, {"ipc": 10}, resumed=True) == one
+    assert [a.id for a in read_attempts(path)] == [two, one]  # the one at work comes last
+    assert Events(path).start("condense", OUTPUT, {"ipc": 99}, resumed=True) not in (one, two)
+    assert Events(path).start("condense", OUTPUT, {"ipc": 10}) != one
+
+
+@pytest.mark.parametrize("events", [NullEvents(), None], ids=["null", "file"])
+def test_wrong_values_are_refused_everywhere(events: NullEvents | None, tmp_path: Path) -> None:
+    events = events or Events(tmp_path / "x.jsonl")
+    with pytest.raises(TypeError, match="metric 'loss' must be a plain number, not str"):
+        events.metric(0, loss="low")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="an attempt ends finished, failed, interrupted, not 'ok'"):
+        events.end("ok")
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        events.params({"path": Path("x")})
+    assert not (tmp_path / "x.jsonl").exists()
+
+
+def test_a_folder_that_cannot_be_written_does_not_end_the_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    events = Events(tmp_path / "file" / "x.jsonl")
+    for step in range(3):
+        events.metric(step, loss=1.0)
+    assert capsys.readouterr().err.count("it goes on without") == 1
+
+
+def test_processes_append_without_mixing(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    code = (
+        "import sys; from ddlib.events import Events; e = Events(sys.argv[1])\n"
+        "for i in range(200): e.metric(i, loss=1.0, **{'x' * 3000: 2.0})"
+    )
+    jobs = [subprocess.Popen([sys.executable, "-c", code, str(path)]) for _ in range(2)]
+    assert [job.wait(60) for job in jobs] == [0, 0]
+    assert len(path.read_text().splitlines()) == len(list(read_lines(path))) == 400
+
+
+def test_is_alive_knows_this_host_only(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    here = {"host": os.uname().nodename}
+    assert is_alive({**here, "pid": os.getpid()}) is True
+    assert is_alive({**here, "pid": gone.pid}) is False
+    assert is_alive({"host": "elsewhere", "pid": 1}) is None
+
+
+class Clock:
+    """Seconds that pass only when told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Kept(NullEvents):
+    """Events kept in a list."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, Any]] = []
+
+    def _put(self, event: str, **values: Any) -> None:
+        self.seen.append({"event": event, **values})
+
+
+def test_progress_without_a_terminal_is_a_line_a_minute_and_events_every_five_seconds() -> None:
+    clock, stream, events = Clock(), io.StringIO(), Kept()
+    bar: Progress[int] = Progress(range(100), 100, "condense", "networks", events, 0, stream, clock)
+    for step in bar:
+        bar.note(f"loss {step}")
+        clock.now += 2.0
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "condense: 0/100 networks (0%), 0 s"
+    assert lines[1] == "condense: 30/100 networks (30%), 1:00 min, 2:20 min to go, loss 29"
+    assert lines[-1] == "condense: 100/100 networks (100%), 3:20 min, loss 99"
+    assert len(lines) == 5  # at 0, 60, 120, 180 s and the end
+    done = [event["done"] for event in events.seen]
+    assert (done[0], done[-1]) == (0, 100)
+    assert {b - a for a, b in zip(done[:-2], done[1:-1], strict=True)} == {3}  # 6 s: never less than 5
+
+
+def test_progress_of_a_resumed_loop_counts_all_but_times_only_its_own() -> None:
+    clock, stream = Clock(), io.StringIO()
+    bar: Progress[int] = Progress(range(90, 100), 100, "x", "steps", None, 90, stream, clock)
+    assert bar.eta_s is None
+    steps = iter(bar)
+    next(steps)
+    clock.now = 4.0
+    assert next(steps) == 91
+    assert (bar.done, bar.eta_s) == (91, 36.0)
+    assert list(progress(5, "x", first=3)) == [3, 4]
+    assert list(progress(["a", "b"], "x")) == ["a", "b"]
+    with pytest.raises(TypeError, match="progress of 'x' needs something with a length"):
+        progress((i for i in range(3)), "x")
+
+
+def test_progress_on_a_terminal_is_a_bar() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    clock, stream = Clock(), Terminal()
+    bar: Progress[int] = Progress(range(4), 4, "x", "steps", None, 0, stream, clock)
+    for _ in bar:
+        clock.now += 1.0
+    shown = stream.getvalue()
+    assert shown.count("\r") == 5
+    assert "|############            | 2/4 steps (50%), 2 s, 2 s to go" in shown
+    assert shown.endswith("\n")
+
+
+def test_durations() -> None:
+    assert [duration(s) for s in (0.4, 59.4, 59.6, 185, 3599.6, 7620)] == [
+        "0 s",
+        "59 s",
+        "1:00 min",
+        "3:05 min",
+        "1:00 h",
+        "2:07 h",
+    ]
+
+
+def test_planning_can_use_events_without_torch_or_mlflow() -> None:
+    code = "import sys, ddlib.events, ddlib.progress, ddlib.tracking, ddlib.jobs.status, ddlib.jobs.track\n"
+    code += "sys.exit(any(m in sys.modules for m in ('torch', 'mlflow')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,20 @@
+# Real data: train and test as separate files. Only `evaluate` has the test file as an input.
+rule prepare_data:
+    input:
+        unpack(guarded("prepare_data", "results/data/{dataset}/train.json")),
+    output:
+        train="results/data/{dataset}/train.json",
+        test="results/data/{dataset}/test.json",
+    params:
+        spec=spec_of("prepare_data"),
+    resources:
+        machine=MACHINE,
+        mem_mb=4000,
+        runtime=60,
+    log:
+        "results/logs/prepare_data/{dataset}.log",
+    conda:
+        "../../envs/ddlib.yaml"
+    shell:
+        "python -m ddlib.jobs.prepare_data --spec {params.spec:q} --machine {resources.machine:q}"
+        " --train {output.train:q} --test {output.test:q} 2>&1 | tee {log:q}"

@@ -1,0 +1,35 @@
+# Tables and figures of a suite.
+rule tabulate:
+    input:
+        unpack(guarded("tabulate", "results/tables/{suite}.json", lambda w: {"files": PLAN.table_inputs(w.suite)})),
+    output:
+        table=report(
+            "results/tables/{suite}.csv", category="Tables", caption="../report/table.rst", labels={"suite": "{suite}"}
+        ),
+        manifest="results/tables/{suite}.json",
+    params:
+        spec=spec_of("tabulate"),
+    localrule: True
+    log:
+        "results/logs/tabulate/{suite}.log",
+    conda:
+        "../../envs/ddlib.yaml"
+    shell:
+        "python -m ddlib.jobs.tabulate --spec {params.spec:q} --table {output.table:q}"
+        " --output {output.manifest:q} 2>&1 | tee {log:q}"
+
+
+rule plot:
+    input:
+        table="results/tables/{suite}.csv",
+    output:
+        figure=report(
+            "results/figures/{suite}.png", category="Figures", caption="../report/figure.rst", labels={"suite": "{suite}"}
+        ),
+    localrule: True
+    log:
+        "results/logs/plot/{suite}.log",
+    conda:
+        "../../envs/ddlib.yaml"
+    shell:
+        "python -m ddlib.jobs.plot --table {input.table:q} --output {output.figure:q} 2>&1 | tee {log:q}"
