@@ -42,6 +42,11 @@ class Attempt:
         """Its end event; None while it runs, or if it was killed."""
         return self.last if self.last["event"] == "end" else None
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether it came to its good end."""
+        return self.end is not None and self.end["status"] == "finished"
+
 
 def read_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The events of a file with the byte at which each line ends; torn lines are skipped. A missing file has none."""

@@ -37,7 +37,8 @@ class Checkpoint:
         self.hash = digest(dict(spec))
         self.stem = Path(folder) / FOLDER / f"{output}.{self.hash[:16]}"
         self.seconds, self.say = seconds, say
-        self._generation, self._last = 0, time.monotonic()
+        self._generation, self._began, self._last = 0, time.monotonic(), time.monotonic()
+        self.seconds_before = 0.0  # what earlier sessions spent on it, as of the checkpoint loaded
 
     def _file(self, generation: int) -> Path:
         return self.stem.with_name(f"{self.stem.name}.{generation % 2}.safetensors")
@@ -57,11 +58,12 @@ class Checkpoint:
             if meta.get("spec") != self.hash:
                 self.say(f"checkpoint not used: {path} belongs to another specification")
                 continue
-            found.append((meta["generation"], tensors, meta["facts"]))
+            found.append((meta["generation"], tensors, meta))
         if not found:
             return None
-        self._generation, tensors, facts = max(found, key=lambda item: item[0])
-        return tensors, facts
+        self._generation, tensors, meta = max(found, key=lambda item: item[0])
+        self.seconds_before = meta["seconds"]
+        return tensors, meta["facts"]
 
     @property
     def due(self) -> bool:
@@ -71,7 +73,8 @@ class Checkpoint:
     def save(self, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
         """Write the next generation over the one before the last."""
         self._generation += 1
-        meta = {"spec": self.hash, "generation": self._generation, "facts": dict(facts)}
+        spent = self.seconds_before + time.monotonic() - self._began
+        meta = {"spec": self.hash, "generation": self._generation, "facts": dict(facts), "seconds": spent}
         save_tensors(self._file(self._generation), tensors, meta)
         self._last = time.monotonic()
 

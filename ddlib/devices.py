@@ -3,8 +3,8 @@
 Snakemake only counts (`--resources gpu=4`); which GPU is free is known by the kernel: a job holds a `flock` on one file
 per GPU, in a folder of the host, and loses it however it dies. Take the lease before CUDA is initialised: it works
 through CUDA_VISIBLE_DEVICES. The GPUs to choose from: the machine setting `devices` (nvidia-smi's numbers), else an
-inherited CUDA_VISIBLE_DEVICES, else all that nvidia-smi lists. Inside a SLURM job what SLURM granted comes first, and the
-lease is among the processes of that job step. Leases are per user: GPUs shared between users need `devices` or SLURM.
+inherited CUDA_VISIBLE_DEVICES, else all that nvidia-smi lists. Inside a SLURM job what SLURM granted comes first, and
+the lease is among the processes of that job step. Leases are per user: GPUs that users share need `devices` or SLURM.
 """
 
 import os
@@ -21,6 +21,7 @@ from typing import Any
 from ddlib.locks import Locks, once
 
 SAY_AGAIN_S = 60.0
+POLL_S = 0.2
 _NO_GPU = {"", "-1", "NoDevFiles", "none", "void"}  # what CUDA, SLURM and container runtimes write for "none"
 
 
@@ -89,8 +90,9 @@ def lease(
             say(f"no GPU ({source}): running on the CPU")
         return _cpu(machine)
     if gpus > len(pool):
+        there = ", ".join(gpu.visible for gpu in pool)
         raise ValueError(
-            f"the job asks for {gpus} GPUs, there are {len(pool)} ({', '.join(gpu.visible for gpu in pool)}; {source}). "
+            f"the job asks for {gpus} GPUs, there are {len(pool)} ({there}; {source}). "
             f"Start Snakemake with --resources gpu={len(pool)}, or name more GPUs (machine setting devices)"
         )
     _refuse_initialised_cuda()
@@ -163,7 +165,7 @@ def _wait(locks: Locks, pool: list[Gpu], gpus: int, say: Callable[[str], object]
             need = "a free GPU" if gpus == 1 else f"{gpus} free GPUs"
             say(f"waiting for {need} of {len(pool)} for {now - started:.0f} s; held by process {holders}")
             said = now
-        time.sleep(0.5)
+        time.sleep(POLL_S)
     return [by_name[name] for name in names]
 
 

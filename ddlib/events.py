@@ -98,9 +98,11 @@ class Events(NullEvents):
         *,
         resumed: bool = False,
     ) -> str:
-        """As NullEvents.start; adds host, process id and SLURM id, and closes a line torn by a kill."""
+        """As NullEvents.start; adds host, process id and SLURM id, closes a line torn by a kill, and continues nothing
+        that has finished.
+        """
         known = digest(dict(spec))
-        former = [a for a in read_attempts(self.path) if a.spec_hash == known] if resumed else []
+        former = [a for a in read_attempts(self.path) if a.spec_hash == known and not a.is_finished] if resumed else []
         attempt = former[-1].id if former else secrets.token_hex(4)
         self._close_torn_line()
         self._put(

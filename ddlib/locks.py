@@ -1,8 +1,8 @@
 """Named locks of this host and user that the kernel frees when their holder dies, and notes made once per workflow run.
 
 Locks are `flock`s on files of one folder, `/tmp/ddlib-<uid>` unless DDLIB_LOCK_DIR says otherwise. Not XDG_RUNTIME_DIR
-(it goes at logout, while jobs run on) nor TMPDIR (Snakemake sets it per job): all processes must meet in one place. Files
-are never deleted; a lock on the folder itself keeps systemd-tmpfiles from doing so.
+(it goes at logout, while jobs run on) nor TMPDIR (Snakemake sets it per job): all processes must meet in one place.
+Files are never deleted; a lock on the folder itself keeps systemd-tmpfiles from doing so.
 """
 
 import fcntl

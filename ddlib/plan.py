@@ -122,7 +122,9 @@ class Plan:
         return {
             "experiment": name,
             "dataset": entry["dataset"],
+            "source": self.config["datasets"][entry["dataset"]]["source"],
             "method": entry["method"],
+            "factor": entry["settings"].get("factor", 1),
             "phases": 0 if entry["method"] == "whole" else entry["phases"],
             "outer": entry["settings"].get("outer_iterations", 0),
             "pool_runs": [f"{path.removesuffix('.json')}.run.json" for path in self.members(name)],
@@ -130,7 +132,7 @@ class Plan:
 
     def cells(self, suite: str) -> list[Cell]:
         """Every evaluation job of a suite, baselines included."""
-        return [Cell(*(row[key] for key in Cell.__dataclass_fields__)) for row in rows(self.groups(suite))]
+        return [Cell(*(row[name] for name in Cell.__dataclass_fields__)) for row in rows(self.groups(suite))]
 
     def members(self, experiment: str) -> list[str]:
         """Manifests of the pool blocks an experiment's view needs."""
@@ -261,7 +263,7 @@ def rows(groups: Iterable[Mapping[str, Any]]) -> list[Spec]:
             runs = [f"{stem}.run.json" for stem in phase_stems(cell.experiment, ipc, seed, group["phases"])]
             card = [f"{cell.set}card.json"] if group["phases"] else []
             evaluation = [f"{cell.stem}.csv", f"{cell.stem}.json", f"{cell.stem}.run.json"]
-            facts = {key: group[key] for key in ("dataset", "method", "outer", "pool_runs")}
+            facts = {key: group[key] for key in ("dataset", "source", "method", "factor", "outer", "pool_runs")}
             files = [*evaluation, *card, *runs, *group["pool_runs"]]
             out[cell.stem] = {**cell.__dict__, **facts, "stem": cell.stem, "card": card, "runs": runs, "files": files}
     return [out[stem] for stem in sorted(out)]

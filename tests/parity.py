@@ -32,7 +32,7 @@ def tensor(array: np.ndarray) -> Tensor:
 
 def error(ours: Tensor, golden: np.ndarray | Tensor) -> float:
     """Largest difference relative to max(1, largest golden entry); infinite where shapes differ."""
-    theirs = torch.as_tensor(np.array(golden)).double()
+    theirs = (golden if isinstance(golden, Tensor) else tensor(golden)).double()
     if ours.shape != theirs.shape:
         return float("inf")
     scale = max(1.0, theirs.abs().max().item())

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ddlib.attempts import is_alive, read_attempts, read_lines
 from ddlib.events import Events, NullEvents
-from ddlib.progress import Progress, duration, progress
 
 OUTPUT = "results/condensed/digits_idc/per10/seed0/stage0/phase0.json"
 
@@ -78,6 +75,16 @@ def test_a_rerun_is_a_new_attempt_and_resuming_continues_that_of_its_spec(tmp_pa
     assert Events(path).start("condense", OUTPUT, {"ipc": 10}) != one
 
 
+@pytest.mark.parametrize("status", ["failed", "interrupted", "finished"])
+def test_what_failed_is_continued_and_what_finished_is_not(tmp_path: Path, status: str) -> None:
+    path = tmp_path / "x.jsonl"
+    events = Events(path)
+    one = events.start("condense", OUTPUT, {"ipc": 10})
+    events.end(status)
+    again = Events(path).start("condense", OUTPUT, {"ipc": 10}, resumed=True)
+    assert (again == one) is (status != "finished")
+
+
 @pytest.mark.parametrize("events", [NullEvents(), None], ids=["null", "file"])
 def test_wrong_values_are_refused_everywhere(events: NullEvents | None, tmp_path: Path) -> None:
     events = events or Events(tmp_path / "x.jsonl")
@@ -118,83 +125,6 @@ def test_is_alive_knows_this_host_only(tmp_path: Path) -> None:
     assert is_alive({**here, "pid": os.getpid()}) is True
     assert is_alive({**here, "pid": gone.pid}) is False
     assert is_alive({"host": "elsewhere", "pid": 1}) is None
-
-
-class Clock:
-    """Seconds that pass only when told."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Kept(NullEvents):
-    """Events kept in a list."""
-
-    def __init__(self) -> None:
-        self.seen: list[dict[str, Any]] = []
-
-    def _put(self, event: str, **values: Any) -> None:
-        self.seen.append({"event": event, **values})
-
-
-def test_progress_without_a_terminal_is_a_line_a_minute_and_events_every_five_seconds() -> None:
-    clock, stream, events = Clock(), io.StringIO(), Kept()
-    bar: Progress[int] = Progress(range(100), 100, "condense", "networks", events, 0, stream, clock)
-    for step in bar:
-        bar.note(f"loss {step}")
-        clock.now += 2.0
-    lines = stream.getvalue().splitlines()
-    assert lines[0] == "condense: 0/100 networks (0%), 0 s"
-    assert lines[1] == "condense: 30/100 networks (30%), 1:00 min, 2:20 min to go, loss 29"
-    assert lines[-1] == "condense: 100/100 networks (100%), 3:20 min, loss 99"
-    assert len(lines) == 5  # at 0, 60, 120, 180 s and the end
-    done = [event["done"] for event in events.seen]
-    assert (done[0], done[-1]) == (0, 100)
-    assert {b - a for a, b in zip(done[:-2], done[1:-1], strict=True)} == {3}  # 6 s: never less than 5
-
-
-def test_progress_of_a_resumed_loop_counts_all_but_times_only_its_own() -> None:
-    clock, stream = Clock(), io.StringIO()
-    bar: Progress[int] = Progress(range(90, 100), 100, "x", "steps", None, 90, stream, clock)
-    assert bar.eta_s is None
-    steps = iter(bar)
-    next(steps)
-    clock.now = 4.0
-    assert next(steps) == 91
-    assert (bar.done, bar.eta_s) == (91, 36.0)
-    assert list(progress(5, "x", first=3)) == [3, 4]
-    assert list(progress(["a", "b"], "x")) == ["a", "b"]
-    with pytest.raises(TypeError, match="progress of 'x' needs something with a length"):
-        progress((i for i in range(3)), "x")
-
-
-def test_progress_on_a_terminal_is_a_bar() -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    clock, stream = Clock(), Terminal()
-    bar: Progress[int] = Progress(range(4), 4, "x", "steps", None, 0, stream, clock)
-    for _ in bar:
-        clock.now += 1.0
-    shown = stream.getvalue()
-    assert shown.count("\r") == 5
-    assert "|############            | 2/4 steps (50%), 2 s, 2 s to go" in shown
-    assert shown.endswith("\n")
-
-
-def test_durations() -> None:
-    assert [duration(s) for s in (0.4, 59.4, 59.6, 185, 3599.6, 7620)] == [
-        "0 s",
-        "59 s",
-        "1:00 min",
-        "3:05 min",
-        "1:00 h",
-        "2:07 h",
-    ]
 
 
 def test_planning_can_use_events_without_torch_or_mlflow() -> None:

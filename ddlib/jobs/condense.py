@@ -54,6 +54,7 @@ def _condense(given: Namespace, job: Job) -> None:
     with checkpoint.held():
         made = condense(recipe, problem, spec["snapshots"], checkpoint, job.events)
         _save(given, data, recipe, made)
+        job.facts["seconds_before"] = checkpoint.seconds_before
         checkpoint.discard()
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -58,9 +59,9 @@ class Job:
     events: NullEvents
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def checkpoint(self) -> Checkpoint:
-        """Checkpoints of this job's output."""
-        return Checkpoint(RESULTS, stem(self.output), self.spec, self.machine["checkpoint_seconds"], say=say)
+    def checkpoint(self, part: str = "") -> Checkpoint:
+        """Checkpoints of this job's output (or of a part of it)."""
+        return Checkpoint(RESULTS, stem(self.output) + part, self.spec, self.machine["checkpoint_seconds"], say=say)
 
 
 def say(text: str) -> None:
@@ -79,6 +80,7 @@ def at_work(rule: str, options: argparse.Namespace, tags: Mapping[str, Any]) -> 
     """Lease a device (before torch is imported), open the events, and write ``*.run.json`` when the work is done."""
     machine, spec = options.machine, options.spec
     events = Events(RESULTS / "events" / f"{stem(options.output)}.jsonl")
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with lease(machine, options.gpus, say=say) as held:
         _set_threads(machine, held.device)
         began, wall = time.time(), time.monotonic()

@@ -23,8 +23,8 @@ def main() -> None:
         data = RealData.load(given.train, job.device)
         files: dict[str, Path] = {}
         result: dict[str, Any] = {"members": {}}
-        checkpoint = job.checkpoint()
-        with checkpoint.held():
+        seconds_before, finished = 0.0, []
+        with job.checkpoint().held():
             for member in spec["members"]:
                 training = MemberTraining(
                     spec,
@@ -35,15 +35,18 @@ def main() -> None:
                     job.machine["precision"],
                     job.events,
                 )
-                own = job.checkpoint()
-                own.stem = own.stem.with_name(f"{own.stem.name}.member{member}")
+                own = job.checkpoint(f".member{member}")
                 trained = training.run(own)
-                own.discard()
+                seconds_before += own.seconds_before
+                finished.append(own)
                 files |= trained["files"]
                 result["members"][str(member)] = trained["last"]
                 result["epochs"] = trained["epochs"]
                 job.facts["compile_reason"] = training.compiler.reason
             write_manifest(given.output, "block", spec, files, result)
+            job.facts["seconds_before"] = seconds_before
+            for own in finished:
+                own.discard()
 
 
 if __name__ == "__main__":

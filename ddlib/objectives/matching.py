@@ -227,7 +227,9 @@ class GradientMatching:
         settings = self.settings
         shape = (self.data.channels, self.data.height, self.data.width)
         forward = forward_flops(self.start.net, shape)
-        images = (3.0 * settings["real_batch"] + 9.0 * min(self.decoded, settings["synthetic_batch"])) * len(self.classes)
+        images = (3.0 * settings["real_batch"] + 9.0 * min(self.decoded, settings["synthetic_batch"])) * len(
+            self.classes
+        )
         images += 3.0 * settings["network_samples"]
         work = forward * images * settings["outer_iterations"] * self.inner_steps
         return decide(self.execution.compile, self.device.type, work)

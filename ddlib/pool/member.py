@@ -125,7 +125,7 @@ class MemberTraining:
             row = {"epoch": epoch + 1, "loss": float(totals.loss) / totals.count}
             row["train_augmented"] = float(totals.correct) / totals.count
             rows.append(self._finish(row, state, epoch + 1 in kept, happened))
-            if checkpoint is not None and checkpoint.due:
+            if checkpoint is not None and (checkpoint.due or epoch + 1 == epochs):
                 self._save(checkpoint, state, rows, happened)
         return self._result(kept, rows, happened)
 

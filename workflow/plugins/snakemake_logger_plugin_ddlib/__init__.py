@@ -68,9 +68,10 @@ def _read(words: Sequence[str], options: Mapping[str, Option]) -> tuple[list[str
         else:
             option, attached = found
             following = words[at + 1 : end]
+            pairs = pairs or option.dest in TAKES_PAIRS
             if option.dest in TAKES_PAIRS and not attached:
                 values, mine = _part(option, following)
-                swallowed, pairs = swallowed or bool(mine), True
+                swallowed = swallowed or bool(mine)
             else:
                 values, mine = _take(option, attached, following)
                 runs += bool(mine)

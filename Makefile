@@ -1,0 +1,81 @@
+# What a user or a developer starts. `make` alone lists it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SUITE ?= digits
+TEST_WORKERS ?= 2
+CODE := ddlib workflow/plugins tools tests $(wildcard benchmarks)
+SNAKEFILES := workflow/Snakefile $(wildcard workflow/rules/*.smk)
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test soak check audit ui status table plan clean-suite du adopt bench lock
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  SUITE=name after table, plan, clean-suite; PYTHON=python3.12 after venv or demo"
+
+venv: $(STAMP) ## .venv with everything pinned in requirements.lock (needs Python 3.11 or later)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "ddlib needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1). Name one: make venv PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: venv ## real digits in, a table out: minutes on two CPU cores
+	$(BIN)/snakemake --cores all
+	@echo; $(BIN)/python -m ddlib.jobs.show digits
+	@echo; echo "Pictures of the synthetic sets:"; ls results/sets/*/ipc*/seed*/preview.png
+	@echo; echo "Figure: results/figures/digits.png    Runs, curves and pictures in MLflow: make ui"
+
+test: venv ## the fast tests, under ten minutes on two cores
+	$(PYTEST)
+
+soak: venv ## the long tests
+	$(PYTEST) -m soak
+
+check: venv ## ruff, mypy, snakefmt, snakemake --lint, dry runs of every suite
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check $(SNAKEFILES)
+	$(BIN)/snakemake --lint
+	@for suite in $$($(BIN)/python -c 'import yaml; print(*yaml.safe_load(open("config.yaml"))["suites"])'); do \
+	  echo "dry run of $$suite"; \
+	  said=$$($(BIN)/snakemake -n --quiet all --cores 8 --resources gpu=4 results/tables/$$suite.csv results/figures/$$suite.png 2>&1) \
+	    || { echo "$$said"; exit 1; }; \
+	done
+
+audit: venv ## known vulnerabilities of the pinned packages (asks a database on the internet)
+	$(BIN)/pip-audit --strict --disable-pip --no-deps -r requirements.lock
+
+ui: venv ## MLflow with all runs, live while jobs run
+	$(BIN)/python -m ddlib.jobs.track --ui
+
+status: venv ## what runs, how far it is, when it will be done
+	@$(BIN)/python -m ddlib.jobs.status
+
+table: venv ## the table of a suite as far as it exists, marked partial
+	@$(BIN)/python -m ddlib.jobs.show --partial $(SUITE)
+
+plan: venv ## jobs, disk and hours a suite will take on this machine
+	@$(BIN)/python -m ddlib.jobs.plan $(SUITE)
+
+clean-suite: venv ## delete the results of a suite that no other suite uses
+	@$(BIN)/python -m ddlib.jobs.clean $(SUITE)
+
+du: venv ## disk used, by kind of result
+	@$(BIN)/python -m ddlib.jobs.du
+
+adopt: venv ## let Snakemake take results copied from elsewhere as its own
+	@$(BIN)/python -m ddlib.jobs.adopt
+
+bench: venv ## measure this machine (benchmarks/)
+	$(BIN)/python -m benchmarks
+
+lock: ## write requirements.lock anew from pyproject.toml
+	$(PYTHON) tools/lock.py
