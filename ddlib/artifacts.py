@@ -103,7 +103,9 @@ def load_tensors(
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
-        raise ArtifactError(f"{path} does not exist. The manifest beside it names it: delete the manifest to remake both.")
+        raise ArtifactError(
+            f"{path} does not exist. The manifest beside it names it: delete the manifest to remake both."
+        )
     if sha256 is not None and (found := sha256_file(path)) != sha256:
         raise ArtifactError(
             f"{path} is not the file its manifest describes (sha256 {found[:12]}.., expected {sha256[:12]}..). "
@@ -159,7 +161,9 @@ def read_manifest(path: str | Path, kind: str | None = None) -> dict[str, Any]:
     return manifest
 
 
-def load_file(path: str | Path, manifest: Mapping[str, Any], name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def load_file(
+    path: str | Path, manifest: Mapping[str, Any], name: str
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Load the safetensors `name` of the manifest read from `path`, checking its hash."""
     entry = manifest["files"][name]
     return load_tensors(Path(path).parent / entry["path"], entry["sha256"])
@@ -172,13 +176,24 @@ def locked(path: str | Path, blocking: bool = True) -> Iterator[bool]:
     The kernel frees it when the process dies, however it dies.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(handle)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            if _is_at(handle, path):  # else its former holder deleted it meanwhile: others would lock another file
+                yield True
+                return
+        finally:
+            os.close(handle)
+
+
+def _is_at(handle: int, path: str | Path) -> bool:
+    """Whether the open file is the one that is at `path` now."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False

@@ -143,7 +143,9 @@ class _Checker:
         for kind in ("datasets", "experiments", "suites", "pools"):
             for name in self.config[kind]:
                 if RESERVED in name:
-                    self.found.append(f"{kind}.{name}: names with {RESERVED!r} are kept for what is added automatically")
+                    self.found.append(
+                        f"{kind}.{name}: names with {RESERVED!r} are kept for what is added automatically"
+                    )
         for name in self.config["suites"].keys() & self.config["experiments"].keys():
             self.found.append(f"suites.{name}: an experiment of this name is a suite already; choose another name")
 
@@ -158,7 +160,9 @@ class _Checker:
             return
         facts = registry.SOURCES[entry["source"]].facts
         if entry["classes"] != facts["classes"]:
-            self.found.append(f"{where}.classes: {entry['source']} has {facts['classes']} classes, not {entry['classes']}")
+            self.found.append(
+                f"{where}.classes: {entry['source']} has {facts['classes']} classes, not {entry['classes']}"
+            )
         if entry.get("order", "official") not in facts["orders"]:
             self.found.append(f"{where}.order: {entry['source']} comes in the order {', '.join(facts['orders'])} only")
 
@@ -205,7 +209,9 @@ class _Checker:
             self.refer(f"{where}.labels", name, {"hard": None}, "kind of labels")
         classes = self.config["datasets"][entry["dataset"]]["classes"]
         if classes % entry.get("classes_per_phase", classes):
-            self.found.append(f"{where}.classes_per_phase: {entry['classes_per_phase']} does not divide {classes} classes")
+            self.found.append(
+                f"{where}.classes_per_phase: {entry['classes_per_phase']} does not divide {classes} classes"
+            )
         if self.refer(f"{where}.method", entry["method"], registry.METHODS, "method"):
             self.method(where, entry)
 

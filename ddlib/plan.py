@@ -1,9 +1,9 @@
 """From the checked configuration to the DAG: cells of a suite, paths of artifacts, specification of every job.
 
 A *specification* is the resolved slice of the configuration that one job depends on, with the versions of the code it
-uses. It is the job's only parameter in Snakemake (so a changed setting reruns exactly the jobs whose slice it is in) and
-stands in the manifest the job writes (so results found without Snakemake's record can be compared with what is asked).
-Nothing here imports torch or snakemake.
+uses. It is the job's only parameter in Snakemake (so a changed setting reruns exactly the jobs whose slice it is in)
+and stands in the manifest the job writes (so results found without Snakemake's record can be compared with what is
+asked). Nothing here imports torch or snakemake.
 """
 
 from __future__ import annotations
@@ -11,21 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from . import presets, registry
-from .artifacts import ArtifactError, read_manifest
+from .paths import BLOCK, EVALUATION, SET, phase_stems
 from .registry import versions
-
-DATA = "results/data/{dataset}"
-BLOCK = "results/pool/{pool}/block{block}"
-VIEW = "results/views/{experiment}/ipc{ipc}/seed{seed}/selection"
-PHASE = "results/condensed/{experiment}/per{per}/seed{seed}/stage{stage}/phase{phase}"
-SET = "results/sets/{experiment}/ipc{ipc}/seed{seed}/{at}"
-EVALUATION = "results/evaluations/{experiment}/ipc{ipc}/seed{seed}/{at}{labels}/{protocol}/{students}"
-TABLE = "results/tables/{suite}"
-FIGURE = "results/figures/{suite}.png"
 
 Spec = dict[str, Any]
 
@@ -218,12 +208,15 @@ class Plan:
         self, experiment: str, ipc: str | int, seed: str | int, at: str, labels: str, protocol: str, students: str
     ) -> Spec:
         entry = self.experiments[experiment]
+        whole = entry["method"] == "whole"
+        idle = ("epochs", "steps") if whole else ("whole_steps",)  # how long is none of the other's business
+        trained = self.protocol(protocol, entry["dataset"])
         return {
-            "set": "whole" if entry["method"] == "whole" else "set",
+            "set": "whole" if whole else "set",
             "dataset": self.dataset(entry["dataset"]),
             "seed": int(seed),
             "labels": labels,
-            "protocol": self.protocol(protocol, entry["dataset"]),
+            "protocol": {key: value for key, value in trained.items() if key not in idle},
             "students": {name: self.network(name) for name in self.students[students]},
             "versions": versions("streams", "augment", "packing", "train", "evaluate"),
         }
@@ -249,11 +242,6 @@ class Plan:
         return sorted({path for row in rows(self.groups(suite)) for path in row["files"]})
 
 
-def phase_stems(experiment: str, per: int | str, seed: int | str, phases: int) -> list[str]:
-    """Paths without suffix of the parts a synthetic set is merged from."""
-    return [PHASE.format(experiment=experiment, per=per, seed=seed, stage=0, phase=phase) for phase in range(phases)]
-
-
 def rows(groups: Iterable[Mapping[str, Any]]) -> list[Spec]:
     """Groups multiplied out, each cell once: its names and the files with its numbers and costs."""
     out: dict[str, Spec] = {}
@@ -267,29 +255,3 @@ def rows(groups: Iterable[Mapping[str, Any]]) -> list[Spec]:
             files = [*evaluation, *card, *runs, *group["pool_runs"]]
             out[cell.stem] = {**cell.__dict__, **facts, "stem": cell.stem, "card": card, "runs": runs, "files": files}
     return [out[stem] for stem in sorted(out)]
-
-
-def disagreement(path: str | Path, spec: Mapping[str, Any]) -> str | None:
-    """What is wrong with an existing manifest, given the specification that is asked for (None: nothing)."""
-    if not Path(path).exists():
-        return None
-    try:
-        have = read_manifest(path)["spec"]
-    except ArtifactError as error:
-        return str(error)
-    differing = list(_differences(have, dict(spec)))
-    if not differing:
-        return None
-    shown = "; ".join(differing[:4]) + (f"; and {len(differing) - 4} more" if len(differing) > 4 else "")
-    return (
-        f"{path} was made with other settings than the configuration asks for, and Snakemake has no record of it: {shown}. "
-        f"Delete it to have it made anew, or keep it as it is with: make adopt FILE={path}"
-    )
-
-
-def _differences(have: Any, want: Any, where: str = "") -> Iterable[str]:
-    if isinstance(have, dict) and isinstance(want, dict):
-        for key in sorted(have.keys() | want.keys()):
-            yield from _differences(have.get(key), want.get(key), f"{where}.{key}" if where else str(key))
-    elif have != want:
-        yield f"{where} is {have!r}, asked is {want!r}"

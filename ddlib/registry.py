@@ -59,8 +59,12 @@ NETWORKS: dict[str, Entry] = {
 _MATCHING = ("streams", "packing", "augment", "gradient", "optim", "train", "driver")
 METHODS: dict[str, Entry] = {
     "idc": Entry("ddlib.methods.idc:recipe", facts={"parts": _MATCHING, "network": True, "pool": "optional"}),
-    "random": Entry("ddlib.methods.coresets:recipe", facts={"parts": ("streams", "packing", "driver"), "network": False}),
-    "initial": Entry("ddlib.methods.coresets:recipe", facts={"parts": ("streams", "packing", "driver"), "network": False}),
+    "random": Entry(
+        "ddlib.methods.coresets:recipe", facts={"parts": ("streams", "packing", "driver"), "network": False}
+    ),
+    "initial": Entry(
+        "ddlib.methods.coresets:recipe", facts={"parts": ("streams", "packing", "driver"), "network": False}
+    ),
 }
 
 # Shared components: raise a number when results of the component change (tests/test_versions.py tells).

@@ -52,6 +52,12 @@ class Batches:
     drop_last: bool = False
     index: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.size < 1:
+            raise ValueError(
+                f"a loader needs examples and a batch size, both at least 1, not {self.count} and {self.size}"
+            )
+
     @property
     def per_pass(self) -> int:
         """Batches in one pass over the examples."""

@@ -42,12 +42,21 @@ def table(suite: str, rows: Sequence[Mapping[str, Any]], partial: bool = False) 
     return whole.sort_values(order, na_position="last")[COLUMNS].reset_index(drop=True)
 
 
+def read(path: str | Path) -> pd.DataFrame:
+    """A table as it was written."""
+    found = pd.read_csv(path)
+    return found.assign(ipc=found["ipc"].astype("Int64"))
+
+
 def _scores(row: Mapping[str, Any]) -> pd.DataFrame:
     """Every student of one cell, with the cell's names and costs."""
     students = pd.read_csv(f"{row['stem']}.csv")
     runs = [read_json(path) for path in row["runs"]]
     card = read_json(row["card"][0])["result"] if row["card"] else {"image_bytes": pd.NA}
-    names = {key: row[key] for key in ("experiment", "dataset", "source", "method", "factor", "ipc", "seed", "labels", "protocol")}
+    names = {
+        key: row[key]
+        for key in ("experiment", "dataset", "source", "method", "factor", "ipc", "seed", "labels", "protocol")
+    }
     costs = {
         "outer_iteration": int(row["at"][2:-1]) if row["at"] else row["outer"],
         "device_seconds": sum(run["seconds"] for run in runs),
@@ -115,13 +124,17 @@ def text(found: pd.DataFrame) -> str:
     if found.empty:
         return "nothing has been evaluated yet"
     blocks = []
-    for (dataset, protocol, labels, network), block in found.groupby(["dataset", "protocol", "labels", "network"], sort=False):
+    for (dataset, protocol, labels, network), block in found.groupby(
+        ["dataset", "protocol", "labels", "network"], sort=False
+    ):
         shown = pd.DataFrame(
             {
                 "experiment": block.experiment,
                 "ipc": [("all" if pd.isna(ipc) else str(ipc)) for ipc in block.ipc],
                 "outer": block.outer_iteration,
-                "accuracy": [_percent(mean, std) for mean, std in zip(block.accuracy_mean, block.accuracy_std, strict=True)],
+                "accuracy": [
+                    _percent(mean, std) for mean, std in zip(block.accuracy_mean, block.accuracy_std, strict=True)
+                ],
                 "n": [f"{d} x {e}" for d, e in zip(block.n_distill, block.n_eval, strict=True)],
                 "vs random": [_difference(row) for row in block.itertuples()],
                 "seconds": [f"{value:.0f}" for value in block.device_seconds],
@@ -144,7 +157,9 @@ def _percent(mean: float, std: float) -> str:
 def _difference(row: Any) -> str:
     if pd.isna(row.vs_random):
         return ""
-    interval = "" if pd.isna(row.vs_random_low) else f" [{100 * row.vs_random_low:+.1f}, {100 * row.vs_random_high:+.1f}]"
+    interval = (
+        "" if pd.isna(row.vs_random_low) else f" [{100 * row.vs_random_low:+.1f}, {100 * row.vs_random_high:+.1f}]"
+    )
     return f"{100 * row.vs_random:+.1f}{interval}"
 
 

@@ -14,7 +14,7 @@ from ddlib.augment.siamese import Augmentation
 from ddlib.nn import build
 from ddlib.nn.functional import Params, functional, matched_names, split
 from ddlib.objectives.distances import METRICS, distance
-from ddlib.objectives.gradient import ORDERS, class_gradients, match_class, match_features, match_target
+from ddlib.objectives.gradient import ORDERS, class_gradients, match_class, match_target
 from ddlib.sets.packing import decode
 
 CLASSES, SIDE = 3, 8
@@ -164,24 +164,6 @@ def test_following_the_gradient_lowers_the_loss() -> None:
         losses.append(loss.item())
         stored = stored - 0.1 * gradient
     assert losses[-1] < 0.7 * losses[0]
-
-
-def test_feature_matching_under_vmap_and_its_errors() -> None:
-    generator = torch.Generator().manual_seed(0)
-    stored, real = (torch.rand(2, 3, 1, 4, 4, generator=generator, dtype=torch.float64) for _ in range(2))
-
-    def features(params: Params, x: Tensor) -> list[Tensor]:
-        return [x * params["w"], (x * params["w"]).square()]
-
-    def match(stored: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        return match_features(features, {"w": torch.tensor(2.0)}, lambda x: x, stored, real, 1, 1)
-
-    loop = [torch.stack(parts) for parts in zip(*map(match, stored, real), strict=True)]
-    torch.testing.assert_close(torch.func.vmap(match)(stored, real), tuple(loop), rtol=0, atol=1e-12)
-    expected = ((4 * stored[0].square()).mean(0) - (4 * real[0].square()).mean(0)).square().sum()
-    torch.testing.assert_close(loop[0][0], expected)
-    with pytest.raises(ValueError, match="blocks 1 to 2: the network has 0 to 1"):
-        match_features(features, {"w": torch.tensor(2.0)}, lambda x: x, stored[0], real[0], 1, 2)
 
 
 def test_real_gradients_may_be_shared() -> None:

@@ -181,3 +181,13 @@ def test_matched_names_go_by_layer() -> None:
         assert matched_names(net, "all") == tuple(name for name, _ in net.named_parameters())
     with pytest.raises(ValueError, match=r"'bias'.*conv, conv_fc, all"):
         matched_names(small(), "bias")
+
+
+@pytest.mark.parametrize("kind", ["instance", "group", "layer", "batch"])
+def test_norms_take_their_moments_in_float32(kind: str) -> None:
+    norm = build_norm(kind, 8, 16)
+    x = torch.randn(4, 8, 16, 16, generator=torch.Generator().manual_seed(0)) + 3
+    low = norm(x.bfloat16())
+    assert low.dtype == torch.float32  # the common type of images and weights, as under autocast
+    assert (low - norm(x.bfloat16().float())).abs().max() < 1e-5
+    assert norm.to(torch.bfloat16)(x.bfloat16()).dtype == torch.bfloat16

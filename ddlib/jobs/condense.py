@@ -68,7 +68,8 @@ def _rows(selection: Path | None) -> list[dict[str, Any]] | None:
     table = selection.parent / manifest["files"]["table"]["path"]
     if sha256_file(table) != manifest["files"]["table"]["sha256"]:
         raise ValueError(f"{table} was edited since it was made. Delete {selection} to have both made anew.")
-    return pd.read_csv(table).to_dict("records")
+    found: list[dict[str, Any]] = pd.read_csv(table).to_dict("records")
+    return found
 
 
 def _save(given: Namespace, data: Any, recipe: Any, made: Any) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import pandas as pd
-
 from ddlib.jobs.job import guarded
-from ddlib.tables import figure
+from ddlib.tables import figure, read
 
 
 def main() -> None:
@@ -17,9 +15,7 @@ def main() -> None:
     options.add_argument("--table", type=Path, required=True)
     options.add_argument("--output", type=Path, required=True)
     given = options.parse_args()
-    found = pd.read_csv(given.table)
-    found["ipc"] = found["ipc"].astype("Int64")
-    figure(found, given.output)
+    figure(read(given.table), given.output)
 
 
 if __name__ == "__main__":

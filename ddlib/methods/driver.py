@@ -1,7 +1,7 @@
 """The one driver: every method's outer loop, checkpointed between any two inner steps.
 
-An outer iteration clamps the images (where the recipe says so), lets the objective draw its network, and alternates image
-updates with the objective's own (network) updates. Killed anywhere, it goes on from the last checkpoint and ends
+An outer iteration clamps the images (where the recipe says so), lets the objective draw its network, and alternates
+image updates with the objective's own (network) updates. Killed anywhere, it goes on from the last checkpoint and ends
 with the same bytes: images, velocity, network, loader position and step are all of its state.
 """
 
@@ -57,16 +57,18 @@ def condense(
     events: NullEvents | None = None,
     tick: Callable[[int], None] = lambda outer: None,
 ) -> Condensed:
-    """Run `recipe`; `snapshots`: outer iterations after which the images are kept too. FloatingPointError when the loss
-    is no longer finite, naming the place; the last good checkpoint stays."""
-    initial = initial_images(
-        recipe.init, problem.data, problem.classes, problem.ipc, recipe.factor, problem.streams
-    )
+    """Run `recipe`; `snapshots`: outer iterations after which the images are kept too. ValueError for one that is never
+    reached; FloatingPointError when the loss is no longer finite, naming the place; the last good checkpoint stays."""
+    total = recipe.outer_iterations
+    if beyond := [outer for outer in snapshots if not 1 <= outer <= total]:
+        raise ValueError(
+            f"there is no outer iteration {beyond[0]} to keep a snapshot of: the method runs {total}, from 1"
+        )
+    initial = initial_images(recipe.init, problem.data, problem.classes, problem.ipc, recipe.factor, problem.streams)
     if recipe.objective is None or recipe.outer_iterations == 0:
         return Condensed(initial, initial)
     events = events or NullEvents()
     run = _resume(checkpoint, initial)
-    total = recipe.outer_iterations
     bar = progress(range(run.outer, total), "condensing", "outer iterations", events, first=run.outer)
     for outer in bar:
         began = time.monotonic()
@@ -94,7 +96,8 @@ def _in_range(images: Tensor, recipe: Recipe) -> Tensor:
 def _outer_iteration(run: _Run, recipe: Recipe, checkpoint: Checkpoint | None) -> None:
     """All (remaining) inner steps of one outer iteration."""
     objective, optimiser = recipe.objective, recipe.optimiser
-    assert objective is not None and optimiser is not None
+    assert objective is not None
+    assert optimiser is not None
     if run.inner is None:
         run.images = _in_range(run.images, recipe)
         run.inner = objective.begin(run.outer, run.cursor)
@@ -105,7 +108,7 @@ def _outer_iteration(run: _Run, recipe: Recipe, checkpoint: Checkpoint | None) -
         run.inner = objective.advance(run.inner)
         run.loss = run.loss + loss.detach()
         run.step += 1
-        if checkpoint is not None and checkpoint.due and bool(torch.isfinite(run.loss)):
+        if checkpoint is not None and checkpoint.due and bool(torch.isfinite(run.loss + run.images.sum())):
             _save(checkpoint, run)
     run.outer, run.step, run.cursor, run.inner = run.outer + 1, 0, run.inner.cursor, None
 
@@ -133,5 +136,13 @@ def _resume(checkpoint: Checkpoint | None, initial: Tensor) -> _Run:
         inner = Inner(facts["outer"], State.from_tensors(network, initial.device), facts["inner_cursor"])
     kept = {int(name[9:]): value for name, value in moved.items() if name.startswith("snapshot/")}
     return _Run(
-        moved["images"], moved["velocity"], facts["outer"], facts["step"], facts["cursor"], inner, moved["loss"], kept, facts["losses"]
+        moved["images"],
+        moved["velocity"],
+        facts["outer"],
+        facts["step"],
+        facts["cursor"],
+        inner,
+        moved["loss"],
+        kept,
+        facts["losses"],
     )

@@ -3,8 +3,8 @@
 Kim et al., "Dataset Condensation via Efficient Synthetic-Data Parameterization", ICML 2022, arXiv 2205.14959;
 snu-mllab/Efficient-Dataset-Condensation @ ceac95a.
 
-Published (README, best of four checks on the test set): CIFAR-10 50.6 / 67.5 / 74.5 at ipc 1 / 10 / 50, CIFAR-100 45.1 / 49.0
-at ipc 10 / 20. Ours: docs/results.md; at paper scale not yet measured.
+Published (README, best of four checks on the test set): CIFAR-10 50.6 / 67.5 / 74.5 at ipc 1 / 10 / 50, CIFAR-100
+45.1 / 49.0 at ipc 10 / 20. Ours: docs/results.md; at paper scale not yet measured.
 
 **Differs**: the number of outer iterations is given directly (official: niter * 100 / inner_loop); students are scored
 at the last epoch, not at the best check on the test set. Random draws: see ddlib/streams.py.

@@ -21,12 +21,6 @@ EPS = 1e-5
 GROUPS = 4
 
 
-def standardise(x: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """`x` minus its mean over `dims`, divided by the root of the biased variance + 1e-5."""
-    centred = x - x.mean(dims, keepdim=True)
-    return centred * torch.rsqrt(centred.square().mean(dims, keepdim=True) + EPS)
-
-
 class _Affine(nn.Module):
     """A gain (starts at 1) and an offset (starts at 0) of the given shape, over channels or [C, H, W]."""
 
@@ -35,18 +29,34 @@ class _Affine(nn.Module):
         self.weight = nn.Parameter(torch.ones(shape))
         self.bias = nn.Parameter(torch.zeros(shape))
 
-    def scale(self, x: Tensor) -> Tensor:
-        """x * weight + bias, channel by channel where there is one value a channel."""
-        if self.weight.ndim == 1:
-            return x * self.weight[:, None, None] + self.bias[:, None, None]
-        return x * self.weight + self.bias
+    def scale(self, centred: Tensor, variance: Tensor, dtype: torch.dtype) -> Tensor:
+        """centred / sqrt(variance + 1e-5) * weight + bias, in the common type of `dtype` and the weights.
+
+        Gain and deviation are multiplied first, while they are small, where there is one gain a channel.
+        """
+        weight: Tensor = self.weight
+        bias: Tensor = self.bias
+        if weight.ndim == 1:
+            weight, bias = weight[:, None, None], bias[:, None, None]
+        out = torch.addcmul(bias, centred, torch.rsqrt(variance + EPS) * weight)
+        return out.to(torch.promote_types(dtype, weight.dtype))
+
+
+def moments(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """`x` minus its mean over `dims`, that mean, and the biased variance; of bfloat16 and float16 in float32."""
+    if x.dtype in (torch.bfloat16, torch.float16):
+        x = x.float()
+    mean = x.mean(dims, keepdim=True)
+    centred = x - mean
+    return centred, mean, centred.square().mean(dims, keepdim=True)
 
 
 class InstanceNorm(_Affine):
     """Each channel of each image [N, C, H, W] over its own pixels (GroupNorm with a group a channel)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.scale(standardise(x, (2, 3)))
+        centred, _, variance = moments(x, (2, 3))
+        return self.scale(centred, variance, x.dtype)
 
 
 class GroupNorm(_Affine):
@@ -62,15 +72,17 @@ class GroupNorm(_Affine):
         self.groups = groups
 
     def forward(self, x: Tensor) -> Tensor:
-        grouped = x.reshape(x.shape[0], self.groups, -1)
-        return self.scale(standardise(grouped, (2,)).reshape(x.shape))
+        centred, _, variance = moments(x.reshape(x.shape[0], self.groups, -1), (2,))
+        variance = variance.repeat_interleave(x.shape[1] // self.groups, 1)[..., None]
+        return self.scale(centred.reshape(x.shape), variance, x.dtype)
 
 
 class LayerNorm(_Affine):
     """Each image over all its channels and pixels; one gain and offset for each entry [C, H, W]."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.scale(standardise(x, (1, 2, 3)))
+        centred, _, variance = moments(x, (1, 2, 3))
+        return self.scale(centred, variance, x.dtype)
 
 
 class BatchNorm(_Affine):
@@ -88,14 +100,11 @@ class BatchNorm(_Affine):
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
-            scale = self.weight * torch.rsqrt(self.running_var + EPS)
-            return x * scale[:, None, None] + (self.bias - self.running_mean * scale)[:, None, None]
-        mean = x.mean((0, 2, 3))
-        centred = x - mean[:, None, None]
-        variance = centred.square().mean((0, 2, 3))
+            return self.scale(x - self.running_mean[:, None, None], self.running_var[:, None, None], x.dtype)
+        centred, mean, variance = moments(x, (0, 2, 3))
         if not self.frozen:
-            self._remember(mean.detach(), variance.detach(), x.numel() // x.shape[1])
-        return self.scale(centred * torch.rsqrt(variance + EPS)[:, None, None])
+            self._remember(mean.detach().flatten(), variance.detach().flatten(), x.numel() // x.shape[1])
+        return self.scale(centred, variance, x.dtype)
 
     def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
         if count < 2:

@@ -2,8 +2,8 @@
 
 Kim et al., "Dataset Condensation via Efficient Synthetic-Data Parameterization" (IDC), ICML 2022, arXiv 2205.14959;
 snu-mllab/Efficient-Dataset-Condensation @ ceac95a (condense.py). Order of an inner step: every class is matched at the
-same network, then the network trains on `network_samples` real images (batches go on where they stopped, also over outer
-iterations).
+same network, then the network trains on `network_samples` real images (batches go on where they stopped, also over
+outer iterations).
 
 **Differs**: all draws of an outer iteration are made at once from keyed streams, for all classes of the data set, of
 which a class phase takes its slice. A class with fewer images than the real batch is refused (the official code makes
@@ -73,7 +73,7 @@ class GradientMatching:
         self.inner_steps = int(settings["inner_steps"])
         self.device = data.labels.device
         self.members = [data.of_class(label) for label in range(data.classes)]
-        self._check_batch()
+        self._check()
         self.batches = Batches(streams, "network_batches", len(data.labels), settings["network_batch"])
         self.augment = Augmentation(settings["match_augment"])
         self.decoding = (settings["factor"], settings["decode"], settings["decode_limit"])
@@ -116,6 +116,8 @@ class GradientMatching:
     def advance(self, inner: Inner) -> Inner:
         """The network after it has trained on `network_samples` more real images."""
         many = self.batches.until(inner.cursor, self.settings["network_samples"])
+        if not many:
+            return inner
         batches = self.batches.batches(inner.cursor, many)
         network, _ = self.trainer.run(inner.network, batches, (inner.cursor,))
         return dataclasses.replace(inner, network=network, cursor=inner.cursor + many)
@@ -173,7 +175,7 @@ class GradientMatching:
         def guarded(params: Params, buffers: Params, parts: Params, choice: str | None) -> tuple[Tensor, Tensor]:
             if self.chunk == 1:
                 return match(params, buffers, parts, choice)
-            return torch.func.vmap(lambda parts: match(params, buffers, parts, choice))(parts)  # type: ignore[no-any-return]
+            return torch.func.vmap(lambda parts: match(params, buffers, parts, choice))(parts)
 
         compiled = self.compiler(guarded)
 
@@ -186,7 +188,7 @@ class GradientMatching:
     # ---- what is drawn -----------------------------------------------------------------------------------------
 
     def _drawn(self, outer: int) -> dict[str, Any]:
-        """Augmentation and subsampling of every inner step and class of an outer iteration; tensors [steps, classes, ...]."""
+        """Augmentation and subsampling of every inner step and class of an outer iteration: [steps, classes, ..]."""
         if self._held[0] == outer:
             return self._held[1]
         calls = (self.inner_steps, self.data.classes)
@@ -214,7 +216,13 @@ class GradientMatching:
 
     # ---- how it is executed ------------------------------------------------------------------------------------
 
-    def _check_batch(self) -> None:
+    def _check(self) -> None:
+        """ValueError for settings that cannot be."""
+        for name in ("inner_steps", "real_batch", "synthetic_batch", "network_batch"):
+            if self.settings[name] < 1:
+                raise ValueError(f"{name} is at least 1, not {self.settings[name]}")
+        if self.settings["match"] not in ("gradient", "feature"):
+            raise ValueError(f"match is gradient or feature, not {self.settings['match']!r}")
         for label in self.classes:
             if (there := len(self.members[label])) < self.settings["real_batch"]:
                 raise ValueError(

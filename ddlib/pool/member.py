@@ -1,12 +1,13 @@
 """Pool members: networks trained on real data, with snapshots along the way, written as they train.
 
-A member is a folder: ``epoch{e}.safetensors`` (weights and buffers; epoch 0 is before training), ``metrics.csv`` (loss and
-accuracy by epoch) and, where asked for, ``events.safetensors`` (per-example forgetting counts and error norms).
+A member is a folder: ``epoch{e}.safetensors`` (weights and buffers; epoch 0 is before training), ``metrics.csv`` (loss
+and accuracy by epoch) and, where asked for, ``events.safetensors`` (per-example forgetting counts and error norms).
 
-The training recipe is the one IDC and Acc-DD pretrain with (official pretrain.py: SGD, augmentation without cutout, CutMix).
+The training recipe is the one IDC and Acc-DD pretrain with (official pretrain.py: SGD, augmentation without cutout,
+CutMix).
 
-**Differs**: the official codes choose the checkpoint on the test set; here a member never sees test data, and its accuracy
-is on training images (augmented, clean) and on a held-out slice where the data set has one.
+**Differs**: the official codes choose the checkpoint on the test set; here a member never sees test data, and its
+accuracy is on training images (augmented, clean) and on a held-out slice where the data set has one.
 """
 
 from __future__ import annotations
@@ -25,13 +26,12 @@ from ddlib.artifacts import atomic_write, save_tensors
 from ddlib.checkpoints import Checkpoint
 from ddlib.data.real import RealData
 from ddlib.events import NullEvents
+from ddlib.pool import METRICS
 from ddlib.progress import progress
 from ddlib.streams import Batches, Streams
 from ddlib.train.compiler import Compiler, decide, forward_flops
 from ddlib.train.loop import Learning, State, Trainer, accuracy, logits_of
 from ddlib.train.schedules import decayed
-
-METRICS = ("train_augmented", "train_clean", "heldout")
 
 
 def kept_epochs(snapshots: str | list[int], epochs: int) -> list[int]:
@@ -96,9 +96,7 @@ class MemberTraining:
         network = {key: value for key, value in self.spec["network"].items() if key != "version"}
         shape = (self.data.channels, self.data.height, self.data.width)
         seed = self.streams.integer("member", self.member)
-        self.net = networks.build(
-            network, channels=shape[0], size=shape[1], classes=self.data.classes, seed=seed
-        )
+        self.net = networks.build(network, channels=shape[0], size=shape[1], classes=self.data.classes, seed=seed)
         self.batches = Batches(
             self.streams, "batches", len(self.fit.labels), self.training["batch"], index=(self.member,)
         )
@@ -111,9 +109,7 @@ class MemberTraining:
         kept = kept_epochs(self.spec["snapshots"], epochs)
         state, rows, happened = self._begin(checkpoint, kept)
         learning = Learning.of(self.training)
-        trainer = Trainer(
-            self.net, learning, self.fit, self.streams, "pool", self.compiler, self.precision
-        )
+        trainer = Trainer(self.net, learning, self.fit, self.streams, "pool", self.compiler, self.precision)
         first = rows[-1]["epoch"]
         todo = progress(range(first, epochs), f"member {self.member}", "epochs", self.events, first=first)
         for epoch in todo:
@@ -129,10 +125,12 @@ class MemberTraining:
                 self._save(checkpoint, state, rows, happened)
         return self._result(kept, rows, happened)
 
-    def _begin(self, checkpoint: Checkpoint | None, kept: list[int]) -> tuple[State, list[dict[str, Any]], Events | None]:
+    def _begin(
+        self, checkpoint: Checkpoint | None, kept: list[int]
+    ) -> tuple[State, list[dict[str, Any]], Events | None]:
         device = self.data.labels.device
         found = checkpoint.load() if checkpoint else None
-        if found is not None:
+        if found is not None and self._complete(kept, found[1]["rows"][-1]["epoch"]):
             tensors, facts = found
             names = ("correct", "forgotten", "error")
             held = {name: tensors.pop(f"events/{name}").to(device) for name in names if f"events/{name}" in tensors}
@@ -142,6 +140,10 @@ class MemberTraining:
         state = State.of(self.net.to(device))
         row = {"epoch": 0, "loss": float("nan"), "train_augmented": float("nan")}
         return state, [self._finish(row, state, 0 in kept, None)], happened
+
+    def _complete(self, kept: list[int], epoch: int) -> bool:
+        """Whether the snapshots of a checkpoint's past are there: a pool deleted by hand is trained anew."""
+        return all(self._snapshot(past).is_file() for past in kept if past <= epoch)
 
     def _finish(self, row: dict[str, Any], state: State, keep: bool, happened: Events | None) -> dict[str, Any]:
         """After an epoch: the clean and held-out accuracy (of kept epochs), the snapshot, the curve's point."""
@@ -165,9 +167,7 @@ class MemberTraining:
     def _snapshot(self, epoch: int) -> Path:
         return self.folder / f"member{self.member}" / f"epoch{epoch}.safetensors"
 
-    def _save(
-        self, checkpoint: Checkpoint, state: State, rows: list[dict[str, Any]], happened: Events | None
-    ) -> None:
+    def _save(self, checkpoint: Checkpoint, state: State, rows: list[dict[str, Any]], happened: Events | None) -> None:
         tensors = state.tensors()
         if happened:
             parts = {"correct": happened.correct, "forgotten": happened.forgotten, "error": happened.error}

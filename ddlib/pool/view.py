@@ -1,4 +1,4 @@
-"""A view: which snapshots of a pool's members a method starts from. Resolved to a table, so that the DAG shows what was used."""
+"""A view: which snapshots of a pool's members a method starts from, as a table: the DAG shows what was used."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import pandas as pd
 
 from ddlib.artifacts import read_manifest
+from ddlib.pool import METRICS
+from ddlib.registry import nearest
 
 COLUMNS = ["member", "epoch", "file", "sha256", "metric", "value"]
 
@@ -17,10 +19,11 @@ def select(blocks: Sequence[str | Path], view: Mapping[str, Any], pool: str) -> 
     """Rows (member, epoch, file, sha256, metric, value) of the snapshots in the view.
 
     `blocks`: manifests of the pool's blocks; `view`: members (how many, from 0), and epochs (a list), or a metric with
-    low and high (shares 0-1), or both; horizon: epochs ahead that must be there too. ValueError says what the pool holds.
+    low and high (shares 0-1), or both; horizon: epochs ahead that must be there too. ValueError says what the pool has.
     """
     table = snapshots(blocks)
     asked = table[table.member < view["members"]]
+    _check(asked, view, pool)
     chosen = asked
     if "epochs" in view:
         chosen = chosen[chosen.epoch.isin(view["epochs"])]
@@ -52,6 +55,19 @@ def snapshots(blocks: Sequence[str | Path]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _check(table: pd.DataFrame, view: Mapping[str, Any], pool: str) -> None:
+    """ValueError for members, epochs or a metric that the pool does not have."""
+    if (there := table.member.nunique()) < view["members"]:
+        raise ValueError(f"the view asks for {view['members']} members of pool {pool}; the blocks given hold {there}")
+    if missing := sorted(set(view.get("epochs", [])) - set(table.epoch)):
+        kept = ", ".join(str(epoch) for epoch in sorted(set(table.epoch)))
+        raise ValueError(
+            f"pool {pool} keeps no snapshot of epochs {missing}, only of {kept}. Ask for those or change its snapshots."
+        )
+    if (metric := view.get("metric")) is not None and metric not in METRICS:
+        raise ValueError(f"a pool has no accuracy {metric!r}: {nearest(metric, METRICS)}")
+
+
 def _nothing(table: pd.DataFrame, view: Mapping[str, Any], pool: str) -> str:
     """What was asked, what there is and what to do, for an empty view."""
     members = table.member.nunique()
@@ -65,6 +81,8 @@ def _nothing(table: pd.DataFrame, view: Mapping[str, Any], pool: str) -> str:
     values, last = table[metric].dropna(), table[table.epoch == table.epoch.max()][metric].dropna()
     asked = f"no checkpoint with {metric} accuracy {view['low']:.2f}-{view['high']:.2f}"
     if values.empty:
-        return f"{asked} in {held}): it has no {metric} accuracy. Set the data set's `heldout`, or choose another metric."
+        return (
+            f"{asked} in {held}): it has no {metric} accuracy. Set the data set's `heldout`, or choose another metric."
+        )
     ranges = f"{values.min():.2f}-{values.max():.2f}, {last.min():.2f}-{last.max():.2f} at the last epoch"
     return f"{asked} in {held}; {metric} {ranges}). Widen the view or change how long the pool trains."

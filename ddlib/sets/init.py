@@ -1,7 +1,7 @@
 """How synthetic images begin: real images, packed or as they are, or noise.
 
-`first` and `mix` are the official rules of IDC (snu-mllab/Efficient-Dataset-Condensation @ ceac95a): the first images of
-each class in the order of the data set, deterministic although called "random" there. `random` really draws.
+`first` and `mix` are the official rules of IDC (snu-mllab/Efficient-Dataset-Condensation @ ceac95a): the first images
+of each class in the order of the data set, deterministic although called "random" there. `random` really draws.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def _class_images(kind: str, data: RealData, label: int, ipc: int, factor: int, 
     needed = ipc * packed * packed
     if needed > len(members):
         raise ValueError(
-            f"class {label} ({data.class_names[label]}) of {data.name} has {len(members)} images; ipc {ipc} with factor "
-            f"{packed} needs {ipc} x {packed}^2 = {needed}. Lower ipc or factor."
+            f"class {label} ({data.class_names[label]}) of {data.name} has {len(members)} images; ipc {ipc} with "
+            f"factor {packed} needs {ipc} x {packed}^2 = {needed}. Lower ipc or factor."
         )
     if kind == "random":
         order = streams.at("images", label).permutation(len(members))[:needed]

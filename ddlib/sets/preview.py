@@ -1,4 +1,4 @@
-"""A picture of a synthetic set: stored images at the beginning and at the end, and what they decode to, class by class."""
+"""A picture of a synthetic set: its images at the beginning and at the end, and what they decode to, class by class."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def preview(made: SyntheticSet, initial: SyntheticSet, path: str | Path, title: 
     panels = {"initial": _grid(initial, initial.images), "final": _grid(made, made.images)}
     if made.factor > 1:
         panels["final, decoded"] = _grid(made, None)
-    rows, height, width = _labels(made), made.images.shape[2], made.images.shape[3]
+    rows, height = _labels(made), made.images.shape[2]
     shapes = [panel.shape[1] for panel in panels.values()]
     scale = max(0.02, min(0.06, 0.5 / height))
     figure = Figure(

@@ -27,9 +27,10 @@ SPACES = ("unit", "normalised", "whitened")
 class SyntheticSet:
     """A distilled data set.
 
-    `images` float32 [N, C, H, W] as stored; `labels` int64 [N]; `stage` int64 [N]; `soft` [N, classes] or None; `factor`:
-    a stored image decodes to factor^2; `step_size` [stages] or None (learned step size); `space`: unit (shares 0-1),
-    normalised or whitened; `mean`, `std` per channel; `class_names` in label order; `name` of the data set.
+    `images` float32 [N, C, H, W] as stored; `labels` int64 [N]; `stage` int64 [N]; `soft` [N, classes] or None;
+    `factor`: a stored image decodes to factor^2; `step_size` [stages] or None (learned step size); `space`: unit
+    (shares 0-1), normalised or whitened; `mean`, `std` per channel; `class_names` in label order; `name` of the data
+    set.
     """
 
     images: Tensor
@@ -68,21 +69,30 @@ class SyntheticSet:
     def decode(self) -> tuple[Tensor, Tensor]:
         """(images [N * factor^2, C, H, W], labels): what students train on, clipped to 0-1 in the unit space.
 
-        **Differs**: the official code trains on pixels a little outside 0-1 (images are clamped at the beginning of each
-        outer iteration, not after the last); a set is clamped when it is made, so that what is stored can be shown.
+        **Differs**: the official code trains on pixels a little outside 0-1 (images are clamped at the beginning of
+        each outer iteration, not after the last); a set is clamped when it is made, so that what is stored can be
+        shown.
         """
         return decode(self.images, self.factor), decode_labels(self.labels, self.factor)
 
     def upto(self, stage: int) -> SyntheticSet:
-        """The images of stages 0, ..., `stage`."""
+        """The images of stages 0, ..., `stage`. ValueError if there is no such stage."""
+        if stage not in self.stage:
+            raise ValueError(f"this set of {self.name} has no stage {stage}: it has {sorted(set(self.stage.tolist()))}")
         return self._take(torch.nonzero(self.stage <= stage).flatten())
 
     def split(self, ipc: int) -> SyntheticSet:
-        """The first `ipc` images of each class."""
+        """The first `ipc` images of each class. ValueError where a class has fewer."""
         rank = torch.zeros_like(self.labels)
-        for label in self.labels.unique():
+        for label in sorted(set(self.labels.tolist())):
             of_class = self.labels == label
-            rank[of_class] = torch.arange(int(of_class.sum()))
+            there = int(of_class.sum())
+            if not 1 <= ipc <= there:
+                raise ValueError(
+                    f"{ipc} images of each class were asked for; class {label} ({self.class_names[label]}) of this set "
+                    f"has {there}"
+                )
+            rank[of_class] = torch.arange(there)
         return self._take(torch.nonzero(rank < ipc).flatten())
 
     def _take(self, index: Tensor) -> SyntheticSet:
@@ -127,7 +137,8 @@ class SyntheticSet:
         if class_order_hash(names) != facts["class_order_hash"]:
             raise ArtifactError(f"a synthetic set of {facts['name']}: its class names don't give its class_order_hash")
         kept = {key: facts[key] for key in ("factor", "space", "name")}
-        return cls(**tensors, **kept, mean=tuple(facts["mean"]), std=tuple(facts["std"]), class_names=names)
+        held: dict[str, Any] = {**tensors, **kept}
+        return cls(**held, mean=tuple(facts["mean"]), std=tuple(facts["std"]), class_names=names)
 
 
 def merge(parts: Sequence[SyntheticSet]) -> SyntheticSet:
@@ -141,6 +152,8 @@ def merge(parts: Sequence[SyntheticSet]) -> SyntheticSet:
     for part in parts[1:]:
         if differing := [key for key, value in part.facts().items() if value != first[key]]:
             raise ValueError(f"parts of different sets cannot be merged: they differ in {', '.join(differing)}")
+        if other := part.tensors().keys() ^ parts[0].tensors().keys():
+            raise ValueError(f"parts cannot be merged where only some have {', '.join(sorted(other))}")
     seen: set[tuple[int, int]] = set()
     for part in parts:
         own = {(int(s), int(c)) for s, c in zip(part.stage, part.labels, strict=True)}

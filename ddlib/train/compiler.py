@@ -38,7 +38,10 @@ def decide(mode: str, device: str, flops: float) -> Compiler:
         raise ValueError(f"compile is one of {', '.join(MODES)}, not {mode!r}")
     found = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     if mode == "always" and not found:
-        raise ValueError("compile: always needs a C++ compiler (c++, g++ or clang++) on PATH; there is none. Install one, or set compile: auto.")
+        raise ValueError(
+            "compile: always needs a C++ compiler (c++, g++ or clang++) on PATH; there is none. Install one, or set "
+            "compile: auto."
+        )
     if mode == "always":
         return Compiler(True, "compiled: asked for")
     if mode == "never":

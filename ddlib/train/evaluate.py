@@ -93,7 +93,7 @@ def evaluate(
             net = build(repeat)
             state = State.of(net.to(source.labels.device))
             batches = Batches(streams, "student_batches", count, learning.batch, index=(repeat,))
-            passes = progress(-(-steps // batches.per_pass), f"{name}, repeat {repeat + 1}", "passes", events)
+            passes = progress(range(-(-steps // batches.per_pass)), f"{name}, repeat {repeat + 1}", "passes", events)
             state = train_student(trainer, state, passes, steps, batches, protocol)
             found = accuracy(net, state, test)
             yield {"network": name, "repeat": repeat, "accuracy": found, "train_images": count, "steps": steps}

@@ -1,6 +1,6 @@
 """The one training loop of the project: pool members, the networks between image updates, and students all use it.
 
-A network in training is a :class:`State` of plain tensors moved by a pure step (augment, CutMix, cross entropy, SGD), so
+A network in training is a :class:`State` of plain tensors moved by a pure step (augment, CutMix, cross entropy, SGD):
 it can be compiled, checkpointed and resumed anywhere between two batches. All random numbers of a run of batches are
 drawn at once from keyed streams; nothing in the loop waits for the device.
 
@@ -31,9 +31,20 @@ from ddlib.train.sgd import sgd_step, zero_velocity
 class Source(Protocol):
     """Labelled images to train on: real data or a decoded synthetic set."""
 
-    labels: Tensor
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    @property
+    def labels(self) -> Tensor:
+        """int64 [N]."""
+        ...
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Per channel, as shares 0-1."""
+        ...
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Per channel, as shares 0-1."""
+        ...
 
     def pixels(self, index: Tensor) -> Tensor:
         """Images at `index` [n] as float32 [n, C, H, W] shares 0-1."""
@@ -185,7 +196,9 @@ class Trainer:
         drawn = recipe.augment.draw(rng, (steps,), height=self.height, width=self.width, images=recipe.batch)
         chosen = drawn.pop("choice", None)
         names = recipe.augment.choices
-        choices = [names[int(number)] for number in chosen] if names and chosen is not None else [None] * steps
+        choices: list[str | None] = [None] * steps
+        if names and chosen is not None:
+            choices = [names[int(number)] for number in chosen]
         rng = self.streams.at(f"{self.purpose}_mix", *index)
         mix = cutmix_draw(
             rng,
@@ -216,7 +229,8 @@ def logits_of(net: nn.Module, state: State, source: Source, batch: int = 500) ->
     mean, std = (torch.tensor(values, device=device).reshape(1, -1, 1, 1) for values in (source.mean, source.std))
     found = []
     with torch.no_grad():
-        for chosen in torch.arange(len(source.labels), device=device).split(batch):
+        for first in range(0, len(source.labels), batch):
+            chosen = torch.arange(first, min(first + batch, len(source.labels)), device=device)
             logits, _ = call(state.params, state.buffers, (source.pixels(chosen) - mean) / std)
             found.append(logits)
     return torch.cat(found)

@@ -1,10 +1,10 @@
-# What all rules share: the plan, the machine, wildcard patterns, and the guard for results without Snakemake's record.
+# What all rules share: the plan, the machine, wildcard patterns, the inputs of jobs, and the guard for results without
+# Snakemake's record.
 import json
 import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.io import IOFile
@@ -16,17 +16,16 @@ os.environ.update(
 )
 sys.path.insert(0, os.path.dirname(workflow.basedir))
 
-from ddlib import config as ddlib_config
-from ddlib import plan as ddlib_plan
+from ddlib import project
+from ddlib.config import ConfigError
+from ddlib.guard import disagreement
 
 
 def load_plan():
-    local = Path("config.local.yaml")
-    schema = ddlib_config.read(Path(workflow.basedir) / "schemas" / "config.schema.yaml")
+    """What is asked for: config.yaml, config.local.yaml over it, the command line over both."""
     try:
-        given = ddlib_config.merged(config, ddlib_config.read(local)) if local.exists() else config
-        return ddlib_plan.Plan(ddlib_config.resolve(given, schema))
-    except ddlib_config.ConfigError as error:
+        return project.load(over=workflow.config_settings.overwrite_config)
+    except ConfigError as error:
         raise WorkflowError(str(error))
 
 
@@ -37,6 +36,7 @@ THREADS = PLAN.config["machine"]["threads"]
 
 
 def names(table):
+    """A pattern of the names in a table."""
     return "|".join(re.escape(name) for name in sorted(table, key=len, reverse=True)) or "none_defined"
 
 
@@ -69,12 +69,38 @@ def guarded(rule, manifest, inputs=lambda wildcards: {}):
         path = manifest.format(**dict(wildcards))
         record = workflow.persistence and workflow.persistence.metadata(IOFile(path))
         if record is None:
-            wrong = ddlib_plan.disagreement(path, PLAN.spec(rule, dict(wildcards)))
+            wrong = disagreement(path, PLAN.spec(rule, dict(wildcards)))
             if wrong:
                 raise WorkflowError(wrong)
         return inputs(wildcards)
 
     return checked
+
+
+def train_of(dataset):
+    """The training part of a data set."""
+    return f"results/data/{dataset}/train.json"
+
+
+def condense_inputs(wildcards):
+    """Real images, and the view with the pool it looks at where the experiment starts from one."""
+    entry = PLAN.experiments[wildcards.experiment]
+    inputs = {"train": train_of(entry["dataset"])}
+    if entry["pool"]:
+        selection = "results/views/{experiment}/ipc{per}/seed{seed}/selection.json"
+        inputs["selection"] = selection.format(**dict(wildcards))
+        inputs["blocks"] = PLAN.members(wildcards.experiment)
+    return inputs
+
+
+def evaluate_inputs(wildcards):
+    """A synthetic set (or all training images, for `whole`) and the test images."""
+    entry = PLAN.experiments[wildcards.experiment]
+    test = f"results/data/{entry['dataset']}/test.json"
+    if entry["method"] == "whole":
+        return {"source": train_of(entry["dataset"]), "test": test}
+    card = "results/sets/{experiment}/ipc{ipc}/seed{seed}/{at}card.json".format(**dict(wildcards))
+    return {"source": card, "test": test}
 
 
 def import_events():

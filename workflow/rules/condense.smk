@@ -1,14 +1,4 @@
 # From real images to synthetic ones: one job per stage and class phase, merged into sets.
-def condense_inputs(wildcards):
-    entry = PLAN.experiments[wildcards.experiment]
-    inputs = {"train": f"results/data/{entry['dataset']}/train.json"}
-    if entry["pool"]:
-        selection = "results/views/{experiment}/ipc{per}/seed{seed}/selection.json"
-        inputs["selection"] = selection.format(**dict(wildcards))
-        inputs["blocks"] = PLAN.members(wildcards.experiment)
-    return inputs
-
-
 rule condense:
     input:
         unpack(
@@ -21,19 +11,19 @@ rule condense:
     output:
         manifest="results/condensed/{experiment}/per{per}/seed{seed}/stage{stage}/phase{phase}.json",
         run="results/condensed/{experiment}/per{per}/seed{seed}/stage{stage}/phase{phase}.run.json",
-    params:
-        spec=spec_of("condense"),
-        selection=lambda w, input: f"--selection {input.selection}" if "selection" in input.keys() else "",
+    log:
+        "results/logs/condense/{experiment}/per{per}/seed{seed}/stage{stage}/phase{phase}.log",
+    conda:
+        "../../envs/ddlib.yaml"
     threads: THREADS
     resources:
         gpu=lambda w: int(PLAN.experiments[w.experiment]["settings"].get("outer_iterations", 0) > 0),
         machine=MACHINE,
         mem_mb=16000,
         runtime=48 * 60,
-    log:
-        "results/logs/condense/{experiment}/per{per}/seed{seed}/stage{stage}/phase{phase}.log",
-    conda:
-        "../../envs/ddlib.yaml"
+    params:
+        spec=spec_of("condense"),
+        selection=lambda w, input: f"--selection {input.selection}" if "selection" in input.keys() else "",
     shell:
         "python -m ddlib.jobs.condense --spec {params.spec:q} --machine {resources.machine:q} --gpus {resources.gpu}"
         " --train {input.train:q} {params.selection} --output {output.manifest:q} --run {output.run:q} 2>&1 | tee {log:q}"
@@ -57,13 +47,13 @@ rule merge:
             subcategory="{experiment}",
             caption="../report/preview.rst",
         ),
-    params:
-        spec=spec_of("merge"),
-    localrule: True
     log:
         "results/logs/merge/{experiment}/ipc{ipc}/seed{seed}/{at}merge.log",
+    localrule: True
     conda:
         "../../envs/ddlib.yaml"
+    params:
+        spec=spec_of("merge"),
     shell:
         "python -m ddlib.jobs.merge --spec {params.spec:q} --parts {input.parts:q} --tensors {output.tensors:q}"
         " --preview {output.preview:q} --output {output.card:q} 2>&1 | tee {log:q}"

@@ -5,16 +5,16 @@ rule prepare_data:
     output:
         train="results/data/{dataset}/train.json",
         test="results/data/{dataset}/test.json",
-    params:
-        spec=spec_of("prepare_data"),
-    resources:
-        machine=MACHINE,
-        mem_mb=4000,
-        runtime=60,
     log:
         "results/logs/prepare_data/{dataset}.log",
     conda:
         "../../envs/ddlib.yaml"
+    resources:
+        machine=MACHINE,
+        mem_mb=4000,
+        runtime=60,
+    params:
+        spec=spec_of("prepare_data"),
     shell:
         "python -m ddlib.jobs.prepare_data --spec {params.spec:q} --machine {resources.machine:q}"
         " --train {output.train:q} --test {output.test:q} 2>&1 | tee {log:q}"

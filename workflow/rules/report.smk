@@ -7,13 +7,13 @@ rule tabulate:
             "results/tables/{suite}.csv", category="Tables", caption="../report/table.rst", labels={"suite": "{suite}"}
         ),
         manifest="results/tables/{suite}.json",
-    params:
-        spec=spec_of("tabulate"),
-    localrule: True
     log:
         "results/logs/tabulate/{suite}.log",
+    localrule: True
     conda:
         "../../envs/ddlib.yaml"
+    params:
+        spec=spec_of("tabulate"),
     shell:
         "python -m ddlib.jobs.tabulate --spec {params.spec:q} --table {output.table:q}"
         " --output {output.manifest:q} 2>&1 | tee {log:q}"
@@ -24,11 +24,14 @@ rule plot:
         table="results/tables/{suite}.csv",
     output:
         figure=report(
-            "results/figures/{suite}.png", category="Figures", caption="../report/figure.rst", labels={"suite": "{suite}"}
+            "results/figures/{suite}.png",
+            category="Figures",
+            caption="../report/figure.rst",
+            labels={"suite": "{suite}"},
         ),
-    localrule: True
     log:
         "results/logs/plot/{suite}.log",
+    localrule: True
     conda:
         "../../envs/ddlib.yaml"
     shell:

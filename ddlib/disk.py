@@ -1,0 +1,43 @@
+"""Bytes on disk, counted and readable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def files(path: str | Path) -> list[Path]:
+    """Every file in a folder, or the file itself; none where there is nothing. Links are not followed."""
+    path = Path(path)
+    if path.is_dir() and not path.is_symlink():
+        return sorted(entry for entry in path.rglob("*") if entry.is_file() or entry.is_symlink())
+    return [path] if path.exists() or path.is_symlink() else []
+
+
+def total(paths: Iterable[Path]) -> int:
+    """Bytes of the files together."""
+    return sum(path.lstat().st_size for path in paths)
+
+
+def readable(count: float) -> str:
+    """Bytes for people, in powers of 1000: 950 B, 1.2 kB, 34.0 MB."""
+    for unit in UNITS[:-1]:
+        if count < 999.5:
+            break
+        count /= 1000
+    else:
+        unit = UNITS[-1]
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+
+
+def columns(rows: Iterable[tuple[str, ...]]) -> str:
+    """Rows of text below each other; all but the first column to the right."""
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([f"{first:{widths[0]}}", *cells]).rstrip())
+    return "\n".join(lines)

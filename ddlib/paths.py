@@ -1,0 +1,59 @@
+"""Where results lie: the path of every artifact from its names, and back.
+
+A stem is a path without suffix: manifests are <stem>.json, records of cost <stem>.run.json, events
+results/events/<stem without results/>.jsonl.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+DATA = "results/data/{dataset}"
+BLOCK = "results/pool/{pool}/block{block}"
+VIEW = "results/views/{experiment}/ipc{ipc}/seed{seed}/selection"
+PHASE = "results/condensed/{experiment}/per{per}/seed{seed}/stage{stage}/phase{phase}"
+SET = "results/sets/{experiment}/ipc{ipc}/seed{seed}/{at}"
+EVALUATION = "results/evaluations/{experiment}/ipc{ipc}/seed{seed}/{at}{labels}/{protocol}/{students}"
+TABLE = "results/tables/{suite}"
+FIGURE = "results/figures/{suite}.png"
+
+# The manifests each rule writes.
+MANIFESTS: dict[str, tuple[str, ...]] = {
+    "prepare_data": (f"{DATA}/train.json", f"{DATA}/test.json"),
+    "train_block": (f"{BLOCK}.json",),
+    "select_view": (f"{VIEW}.json",),
+    "condense": (f"{PHASE}.json",),
+    "merge": (f"{SET}card.json",),
+    "evaluate": (f"{EVALUATION}.json",),
+    "tabulate": (f"{TABLE}.json",),
+}
+
+_NAME, _NUMBER = r"[a-z0-9][a-z0-9_]*", r"\d+"
+_PATTERNS = {
+    "at": r"(?:at\d+/)?",
+    "per": r"\d+(?:-\d+)*",
+    **dict.fromkeys(("ipc", "seed", "stage", "phase", "block"), _NUMBER),
+}
+
+
+def made_by(path: str | Path) -> tuple[str, dict[str, str]]:
+    """(rule, wildcards) of the job whose manifest is at `path`. ValueError if it is no manifest of ours."""
+    for rule, templates in MANIFESTS.items():
+        for template in templates:
+            if found := re.fullmatch(_pattern(template), Path(path).as_posix()):
+                return rule, found.groupdict()
+    known = ", ".join(template for templates in MANIFESTS.values() for template in templates)
+    raise ValueError(f"{path} is no manifest of the workflow. Those are: {known}")
+
+
+def _pattern(template: str) -> str:
+    def group(field: re.Match[str]) -> str:
+        return f"(?P<{field[1]}>{_PATTERNS.get(field[1], _NAME)})"
+
+    return re.sub(r"\\\{(\w+)\\\}", group, re.escape(template))
+
+
+def phase_stems(experiment: str, per: int | str, seed: int | str, phases: int) -> list[str]:
+    """Stems of the parts a synthetic set is merged from."""
+    return [PHASE.format(experiment=experiment, per=per, seed=seed, stage=0, phase=phase) for phase in range(phases)]

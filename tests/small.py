@@ -1,0 +1,75 @@
+"""Small real problems for tests: some of the digits, networks of a few channels, settings of a few steps."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ddlib import presets, registry
+from ddlib.data.real import RealData
+from ddlib.methods.recipe import Problem, Recipe
+from ddlib.objectives.matching import Execution
+from ddlib.sets.synthetic import SyntheticSet
+
+SPEC = {"source": "digits", "order": "official", "heldout": 0.0, "classes": 10, "size": 8, "channels": 1} | {
+    "mean": [0.3039],
+    "std": [0.3753],
+    "flip": False,
+    "base_size": 8,
+}
+NETWORK = {"architecture": "convnet", "depth": 2, "width": 4, "norm": "instance", "version": 1}
+# Overrides that make any method take a second; only those a method has are given to it.
+QUICK = {"outer_iterations": 2, "inner_steps": 3, "real_batch": 8, "network_batch": 16, "network_samples": 32}
+TRAINING = {**presets.POOL_TRAINING["idc"], "epochs": 3, "batch": 16, "decay_at": [0.5]}
+
+
+@functools.cache
+def digits(per_class: int = 12, test: bool = False, heldout: float = 0.0) -> RealData:
+    """The first images of each class of the digits."""
+    load = registry.SOURCES["digits"].load()
+    data = load({**SPEC, "heldout": heldout}, {})[int(test)]
+    chosen = torch.cat([data.of_class(label)[:per_class] for label in range(data.classes)]).sort().values
+    return data._take(chosen)
+
+
+def settings(method: str, **over: Any) -> dict[str, Any]:
+    """The preset of `method` on the digits, made quick."""
+    known = presets.METHOD_SETTINGS[method]
+    full = {**known["default"], **known.get("digits", {})}
+    quick = {key: value for key, value in QUICK.items() if full.get(key)}
+    return {**full, **quick, **over}
+
+
+def problem(
+    classes: Any = range(10),
+    seed: int = 0,
+    ipc: int = 2,
+    network: Mapping[str, Any] | None = NETWORK,
+    rows: Any = None,
+    data: RealData | None = None,
+    stage: int = 0,
+    execution: Execution | None = None,
+) -> Problem:
+    """What is asked of a method: two images of each digit, by default."""
+    used = execution or Execution(class_chunk=1)
+    return Problem(data or digits(), ipc, list(classes), seed, 8, network, rows, stage, used)
+
+
+def recipe(method: str, asked: Problem | None = None, **over: Any) -> Recipe:
+    """The recipe of `method`, quick, with settings replaced by `over`."""
+    made: Recipe = registry.METHODS[method].load()(settings(method, **over), asked or problem())
+    return made
+
+
+def synthetic(factor: int = 1, ipc: int = 2, classes: int = 3, channels: int = 1, **over: Any) -> SyntheticSet:
+    """A set of random 6 x 6 images, some of whose values are on the ends of 0-1."""
+    generator = torch.Generator().manual_seed(0)
+    images = (torch.rand(classes * ipc, channels, 6, 6, generator=generator) * 1.2 - 0.1).clamp(0, 1)
+    labels = torch.arange(classes).repeat_interleave(ipc)
+    facts: dict[str, Any] = {"mean": (0.3,) * channels, "std": (0.4,) * channels, "name": "made_up"}
+    facts |= {"class_names": ("cat", "dog", "emu", "fox", "gnu")[:classes], "stage": torch.zeros_like(labels)}
+    named: dict[str, Any] = {"images": images, "labels": labels, "factor": factor, **facts}
+    return SyntheticSet(**{**named, **over})

@@ -1,0 +1,328 @@
+"""One contract over every registered method, by its declarations, on real digits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small import NETWORK, QUICK, SPEC, TRAINING, digits, problem, recipe, settings
+from torch import Tensor
+
+from ddlib import presets, registry
+from ddlib.checkpoints import Checkpoint
+from ddlib.methods.driver import Condensed, condense
+from ddlib.methods.recipe import Problem
+from ddlib.objectives.matching import Execution
+from ddlib.pool.draw import FromPool
+from ddlib.pool.member import MemberTraining
+from ddlib.sets.synthetic import SyntheticSet, merge
+
+METHODS = sorted(registry.METHODS)
+LEARNING = [name for name in METHODS if presets.METHOD_SETTINGS[name]["default"]["outer_iterations"]]
+STARTS = ("first", "mix", "random", "noise")
+
+
+class KilledError(Exception):
+    """What a test ends a run with."""
+
+
+class Fragile(Checkpoint):
+    """Saves after every inner step, and dies right after saving for the `last`-th time (0: before the first)."""
+
+    def __init__(self, folder: Path, last: int) -> None:
+        super().__init__(folder, "made", {"a": 1}, 0.0, say=lambda text: None)
+        self.left = last
+
+    @property
+    def due(self) -> bool:
+        if not self.left:
+            raise KilledError
+        return True
+
+    def save(self, tensors: Any, facts: Any) -> None:
+        super().save(tensors, facts)
+        self.left -= 1
+        if not self.left:
+            raise KilledError
+
+
+def run(method: str, asked: Problem | None = None, snapshots: Any = (), **over: Any) -> Condensed:
+    asked = asked or problem()
+    return condense(recipe(method, asked, **over), asked, snapshots)
+
+
+def as_set(made: Condensed, asked: Problem, factor: int) -> SyntheticSet:
+    """As the condense job makes it of a phase."""
+    labels = torch.tensor(asked.classes).repeat_interleave(asked.ipc)
+    data = asked.data
+    facts: dict[str, Any] = {"mean": data.mean, "std": data.std, "class_names": data.class_names, "name": data.name}
+    return SyntheticSet(images=made.images, labels=labels, stage=torch.zeros_like(labels), factor=factor, **facts)
+
+
+def same(a: Condensed, b: Condensed) -> bool:
+    """Bit for bit."""
+    kept = a.snapshots.keys() == b.snapshots.keys()
+    images = [(a.images, b.images), (a.initial, b.initial), *((a.snapshots[at], b.snapshots[at]) for at in b.snapshots)]
+    return kept and a.losses == b.losses and all(torch.equal(x, y) for x, y in images)
+
+
+def test_every_method_is_covered_and_has_its_settings() -> None:
+    assert set(METHODS) == set(presets.METHOD_SETTINGS)
+    assert LEARNING
+    for name in METHODS:
+        assert set(registry.METHODS[name].facts["parts"]) <= set(registry.COMPONENTS)
+        assert ("network" in registry.METHODS[name].facts) is True
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_learns_moves_and_what_does_not_stays(method: str) -> None:
+    asked = problem()
+    before = asked.data.images.clone()
+    made, plan = run(method, asked), recipe(method)
+    shape = (len(asked.classes) * asked.ipc, 1, 8, 8)
+    assert made.images.shape == made.initial.shape == shape
+    assert made.images.dtype == torch.float32
+    moved = (made.images - made.initial).abs().amax((1, 2, 3))
+    assert (moved > 1e-6).all() if "images" in plan.learns else (moved == 0).all()
+    assert bool(plan.learns) is (method in LEARNING)
+    assert len(made.losses) == plan.outer_iterations
+    assert torch.equal(asked.data.images, before)
+
+
+@pytest.mark.parametrize("init", STARTS)
+@pytest.mark.parametrize("method", METHODS)
+def test_ranges_hold_and_classes_balance(method: str, init: str) -> None:
+    factor = 2 if "factor" in settings(method) else 1
+    asked = problem()
+    over = {"image_lr": 50.0} if method in LEARNING else {}
+    made, plan = run(method, asked, init=init, factor=factor, **over), recipe(method, factor=factor)
+    finished = as_set(made, asked, plan.factor)
+    images, labels = finished.decode()
+    assert torch.isfinite(images).all()
+    if plan.range == "clamped":
+        assert 0 <= made.images.min() <= made.images.max() <= 1
+    for these, each in ((finished.labels, asked.ipc), (labels, asked.ipc * plan.factor**2)):
+        assert torch.bincount(these).tolist() == [each] * 10
+    if over:
+        assert {0.0, 1.0} <= set(made.images.flatten().tolist()), "so large a step must meet both ends"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_same_seed_same_bytes_save_and_load_equal(tmp_path: Path, method: str) -> None:
+    for name in ("a", "b"):
+        asked = problem(seed=3)
+        made = as_set(run(method, asked), asked, 1)
+        torch.rand(3)  # the global generator has no say
+        digest = made.save(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    read = SyntheticSet.load(tmp_path / "a", digest)
+    assert read.facts() == made.facts()
+    assert all(torch.equal(value, read.tensors()[name]) for name, value in made.tensors().items())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_another_seed_or_stage_draws_anew_where_anything_is_drawn(method: str) -> None:
+    plan, made = recipe(method), run(method)
+    for other in (problem(seed=1), problem(stage=1)):
+        drawn = bool(plan.learns) or plan.init in ("random", "noise")
+        assert torch.equal(made.images, run(method, other).images) is not drawn
+
+
+@pytest.mark.parametrize("kind", ["fresh", "view"])
+@pytest.mark.parametrize("method", LEARNING)
+def test_killed_after_any_step_and_resumed_is_equal(tmp_path: Path, method: str, kind: str, view: Any) -> None:
+    asked = problem(rows=view if kind == "view" else None, network={**NETWORK, "norm": "batch"}, ipc=1)
+    over = {"pretrain_epochs": 1} if "pretrain_epochs" in settings(method) and kind == "fresh" else {}
+    plan = recipe(method, asked, **over)
+    whole = condense(plan, asked, (1, 2))
+    assert plan.objective is not None
+    for step in range(plan.outer_iterations * plan.objective.inner_steps + 1):
+        folder = tmp_path / str(step)
+        with pytest.raises(KilledError):
+            condense(recipe(method, asked, **over), asked, (1, 2), Fragile(folder, step))
+        resumed = condense(recipe(method, asked, **over), asked, (1, 2), Fragile(folder, 10**6))
+        assert same(resumed, whole), f"killed after step {step}"
+
+
+@pytest.mark.parametrize("method", LEARNING)
+def test_killed_between_outer_iterations_and_twice(tmp_path: Path, method: str) -> None:
+    whole = run(method, snapshots=(1,))
+
+    def killed_at(outer: int) -> None:
+        if outer == 1:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        condense(recipe(method), problem(), (1,), Fragile(tmp_path, 10**6), tick=killed_at)
+    with pytest.raises(KilledError):
+        condense(recipe(method), problem(), (1,), Fragile(tmp_path, 2))
+    done: list[int] = []
+    resumed = condense(recipe(method), problem(), (1,), Fragile(tmp_path, 10**6), tick=done.append)
+    assert same(resumed, whole)
+    assert done == [2]
+    again = condense(recipe(method), problem(), (1,), Fragile(tmp_path, 10**6))
+    assert torch.equal(again.images, whole.images), "killed between the last step and writing the result"
+
+
+@pytest.mark.parametrize(
+    "phases", [[range(5), range(5, 10)], [[c] for c in range(10)], [[7, 2], [0, 1, 3, 4, 5, 6, 8, 9]]]
+)
+@pytest.mark.parametrize("method", METHODS)
+def test_class_phases_merged_equal_one_phase(method: str, phases: list[Any]) -> None:
+    if not recipe(method).partitionable:
+        pytest.skip("declared not partitionable")
+    one = as_set(run(method), problem(), 1)
+    parts = [as_set(run(method, problem(classes)), problem(classes), 1) for classes in phases]
+    merged = merge(parts[::-1])
+    assert torch.equal(merged.labels, one.labels)
+    assert torch.equal(merged.images, one.images)
+
+
+@pytest.mark.parametrize("choices", ["crop", "crop_scale_rotate"])
+@pytest.mark.parametrize("method", LEARNING)
+def test_classes_at_once_change_only_the_last_bits(method: str, choices: str) -> None:
+    over = {"match_augment": f"color_{choices}_cutout"} if "match_augment" in settings(method) else {}
+    one, many = (run(method, problem(range(7), execution=Execution(class_chunk=chunk)), **over) for chunk in (1, 3))
+    torch.testing.assert_close(many.images, one.images, rtol=0, atol=1e-4)
+    torch.testing.assert_close(many.losses, one.losses, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("method", LEARNING)
+def test_snapshots_are_what_the_run_had_then(method: str) -> None:
+    long = run(method, snapshots=(1, 2))
+    short = run(method, outer_iterations=1, snapshots=(1,))
+    assert torch.equal(long.snapshots[1], short.images)
+    assert torch.equal(short.snapshots[1], short.images)
+    assert torch.equal(long.snapshots[2], long.images)
+    assert not torch.equal(long.snapshots[1], long.snapshots[2])
+    assert long.losses[:1] == short.losses
+    assert same(run(method), Condensed(long.images, long.initial, {}, long.losses)), "keeping them changes nothing"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_snapshots_that_never_come_are_refused(method: str) -> None:
+    total = recipe(method).outer_iterations
+    for outer in (0, total + 1):
+        with pytest.raises(ValueError, match=f"no outer iteration {outer} .* runs {total}"):
+            run(method, snapshots=(outer,))
+
+
+@pytest.fixture(scope="module")
+def view(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """Two snapshots of a member with batch norm, as the rows of a selection."""
+    folder = tmp_path_factory.mktemp("pool")
+    spec = {"network": {**NETWORK, "norm": "batch"}, "training": TRAINING, "snapshots": "all", "seed": 0}
+    made = MemberTraining(spec, 0, digits(), folder).run()
+    names = {1: "member0/epoch1", 2: "member0/epoch2"}
+    return [{"file": str(made["files"][name]), "sha256": None, "epoch": epoch} for epoch, name in names.items()]
+
+
+@pytest.mark.parametrize("method", LEARNING)
+def test_starts_from_a_view(method: str, view: list[dict[str, Any]]) -> None:
+    network = {**NETWORK, "norm": "batch"}
+    asked = problem(rows=view, network=network)
+    start = asked.start()
+    assert isinstance(start, FromPool)
+    seen = {tuple(start.draw(outer).params["classifier.bias"].tolist()) for outer in range(20)}
+    assert len(seen) == 2
+    made = run(method, asked)
+    assert not torch.equal(made.images, run(method, problem(network=network)).images)
+    assert torch.equal(made.images, run(method, problem(rows=view, network=network)).images)
+    with pytest.raises(ValueError, match="selects no snapshot"):
+        run(method, problem(rows=[], network=network))
+
+
+@pytest.mark.parametrize("chunk", [1, 5])
+@pytest.mark.parametrize("method", LEARNING)
+def test_matching_leaves_running_statistics_and_weights(method: str, chunk: int) -> None:
+    asked = problem(network={**NETWORK, "norm": "batch"}, execution=Execution(class_chunk=chunk))
+    plan = recipe(method, asked)
+    objective: Any = plan.objective
+    images = run("random", asked).images
+
+    def everything(inner: Any) -> list[Tensor]:
+        return [*inner.network.tensors().values(), *objective.start.net.state_dict().values()]
+
+    inner = objective.begin(0, 0)
+    before = [value.clone() for value in everything(inner)]
+    loss, gradient = objective.gradient(images, inner, 0)
+    assert all(torch.equal(a, b) for a, b in zip(before, everything(inner), strict=True))
+    assert loss > 0
+    assert gradient.abs().amax((1, 2, 3)).min() > 0
+    after = objective.advance(inner)
+    changed = {name: value for name, value in after.network.buffers.items() if "running" in name}
+    assert changed
+    assert all(not torch.equal(value, inner.network.buffers[name]) for name, value in changed.items())
+    assert all(torch.equal(a, b) for a, b in zip(before, everything(inner), strict=True)), "not in place"
+
+
+@pytest.mark.parametrize("method", LEARNING)
+def test_a_loss_that_is_not_finite_stops_naming_the_place(tmp_path: Path, method: str) -> None:
+    checkpoint = Checkpoint(tmp_path, "made", {}, 0.0, say=lambda text: None)
+    with pytest.raises(FloatingPointError, match=r"in outer iteration [12] of 2: .*image_lr"):
+        condense(recipe(method, image_lr=1e30, match_augment="none"), problem(), (), checkpoint)
+    found = checkpoint.load()
+    if found is not None:
+        assert torch.isfinite(found[0]["images"]).all()
+        assert torch.isfinite(found[0]["loss"])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_bad_starts_are_refused_with_numbers(method: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"class 0 \(0\) of digits has 12 images; ipc 4 with factor 2 needs 4 x 2\^2 = 16"
+    ):
+        run(method, problem(ipc=4), init="mix", factor=2)
+    with pytest.raises(ValueError, match=r"no initialisation is called 'mixed': did you mean 'mix'"):
+        run(method, init="mixed")
+
+
+BAD = {
+    "real_batch": (13, r"class 0 \(0\) has 12 training images, fewer than real_batch 13"),
+    "inner_steps": (0, "inner_steps is at least 1, not 0"),
+    "synthetic_batch": (0, "synthetic_batch is at least 1, not 0"),
+    "network_batch": (0, "network_batch is at least 1, not 0"),
+    "match": ("gradients", "match is gradient or feature, not 'gradients'"),
+    "metric": ("l2", "no metric is called 'l2'"),
+    "matched": ("convs", "cannot match the parameters 'convs'"),
+    "match_augment": ("colour", "no augmentation is called 'colour'"),
+    "network_mix_probability": (1.5, "probability in 0-1 .* not 1.5"),
+    "image_momentum": (1.0, "0 <= momentum < 1, not 1.0"),
+    "decode": ("twice", "no decode is called 'twice'"),
+    "factor": (0, "factor is at least 1, not 0"),
+}
+
+
+@pytest.mark.parametrize("setting", BAD)
+@pytest.mark.parametrize("method", LEARNING)
+def test_bad_settings_are_refused_with_numbers(method: str, setting: str) -> None:
+    if setting not in settings(method):
+        pytest.skip(f"{method} has no {setting}")
+    value, message = BAD[setting]
+    with pytest.raises(ValueError, match=message):
+        run(method, **{setting: value})
+    with pytest.raises(ValueError, match="needs a network"):
+        run(method, problem(network=None))
+
+
+@pytest.mark.parametrize("method", LEARNING)
+def test_every_way_of_matching_moves_the_images(method: str) -> None:
+    ways: list[dict[str, Any]] = [{"metric": metric} for metric in ("l1", "l1_mean", "cos")]
+    ways += [{"matched": part} for part in ("conv_fc", "all")]
+    ways += [{"match": "feature"}, {"network_samples": 0}, {"synthetic_batch": 3, "factor": 2, "init": "mix"}]
+    ways += [{"factor": 2, "decode": "multi"}, {"factor": 2, "decode": "bound", "decode_limit": 6}]
+    plain = run(method)
+    for way in ways:
+        if set(way) <= set(settings(method)):
+            made = run(method, **way)
+            moved = (made.images - made.initial).abs().amax((1, 2, 3))
+            assert (moved > 0).all(), way
+            assert not torch.equal(made.images, plain.images), way
+
+
+def test_the_quick_settings_are_settings() -> None:
+    """Else a misspelt one would leave the tests slow or aimless."""
+    assert set(QUICK) <= set().union(*(settings(name) for name in METHODS))
+    assert SPEC["classes"] == digits().classes
