@@ -14,6 +14,7 @@ from typing import Any
 
 from . import presets, registry
 from .registry import nearest
+from .settings import BOOLEAN, settings_problems
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 RESERVED = "__"
@@ -80,7 +81,7 @@ def _schema_problems(config: Any, schema: Mapping[str, Any]) -> list[str]:
     from jsonschema import Draft202012Validator
 
     errors = sorted(Draft202012Validator(schema).iter_errors(config), key=lambda error: list(map(str, error.path)))
-    return [problem for error in errors for problem in _schema_problem(error)]
+    return list(dict.fromkeys(problem for error in errors for problem in _schema_problem(error)))
 
 
 def _schema_problem(error: Any) -> list[str]:
@@ -88,39 +89,16 @@ def _schema_problem(error: Any) -> list[str]:
     if error.validator == "additionalProperties" and isinstance(error.instance, dict):
         known = error.schema.get("properties", {})
         return [f"{where}: unknown key {key!r}; {nearest(key, known)}" for key in error.instance if key not in known]
+    hint = BOOLEAN if isinstance(error.instance, bool) else ""
     if "propertyNames" in error.absolute_schema_path:
-        return [f"{where}: {error.instance!r} is no name: names are a-z, 0-9 and _, and begin with a letter or digit"]
+        rule = "names are a-z, 0-9 and _, and begin with a letter or digit"
+        return [f"{where}: {error.instance!r} is no name: {rule}{hint}"]
     if error.validator == "required":
         missing = [key for key in error.validator_value if key not in error.instance]
         return [f"{where}: key {key!r} is missing" for key in missing]
-    hint = " (YAML reads off, no and false alike: quote the word)" if isinstance(error.instance, bool) else ""
     if error.validator == "enum":
         return [f"{where}: {error.instance!r} is not one of {', '.join(map(str, error.validator_value))}{hint}"]
     return [f"{where}: {error.message}{hint}"]
-
-
-def type_problem(where: str, value: Any, default: Any) -> str | None:
-    """What is wrong with a setting's type, judged by its default (None: nothing)."""
-    wanted = type(default)
-    fits = isinstance(value, wanted) and not (wanted is not bool and isinstance(value, bool))
-    if wanted is float:
-        fits = isinstance(value, int | float) and not isinstance(value, bool)
-    if fits:
-        return None
-    return f"{where}: {value!r} is a {type(value).__name__}, it must be a {wanted.__name__} such as {default!r}"
-
-
-def settings_problems(where: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
-    """Unknown names, wrong types and negative numbers among `given` settings."""
-    problems = []
-    for key, value in given.items():
-        if key not in defaults:
-            problems.append(f"{where}: unknown setting {key!r}; {nearest(key, defaults)}")
-        elif problem := type_problem(f"{where}.{key}", value, defaults[key]):
-            problems.append(problem)
-        elif isinstance(value, int | float) and value < 0:
-            problems.append(f"{where}.{key}: {value} is negative")
-    return problems
 
 
 class _Checker:
@@ -148,6 +126,12 @@ class _Checker:
                     )
         for name in self.config["suites"].keys() & self.config["experiments"].keys():
             self.found.append(f"suites.{name}: an experiment of this name is a suite already; choose another name")
+        for name in self.config["students"].keys() & self.config["networks"].keys():
+            self.found.append(f"students.{name}: a network of this name is a group already; choose another name")
+
+    def _students(self) -> dict[str, Any]:
+        """What an experiment may name as students: groups, and networks by themselves."""
+        return {**self.config["networks"], **self.config["students"]}
 
     def refer(self, where: str, name: Any, table: Mapping[str, Any], what: str) -> bool:
         if name in table:
@@ -174,6 +158,9 @@ class _Checker:
     def students(self, where: str, entry: list[str]) -> None:
         for name in entry:
             self.refer(where, name, self.config["networks"], "network")
+        own = where.removeprefix("students.")
+        if own in self.config["networks"] and entry != [own]:
+            self.found.append(f"{where}: a network has this name, and is a group of itself; choose another name")
 
     def protocols(self, where: str, entry: dict[str, Any]) -> None:
         if not self.refer(f"{where}.recipe", entry["recipe"], presets.PROTOCOLS, "protocol recipe"):
@@ -185,6 +172,9 @@ class _Checker:
                     if self.refer(f"{where}.{key}", dataset, self.config["datasets"], "data set"):
                         self.found += settings_problems(where, {key: value}, presets.PROTOCOLS[entry["recipe"]])
         self.found += settings_problems(where, given, presets.PROTOCOLS[entry["recipe"]])
+        resolved = {**presets.PROTOCOLS[entry["recipe"]], **entry}
+        if resolved["epochs"] == resolved["steps"] == 0:
+            self.found.append(f"{where}: students would train for 0 epochs and 0 steps: give one of the two")
 
     def pools(self, where: str, entry: dict[str, Any]) -> None:
         self.refer(f"{where}.dataset", entry["dataset"], self.config["datasets"], "data set")
@@ -204,7 +194,7 @@ class _Checker:
             return
         for protocol in entry["protocols"]:
             self.refer(f"{where}.protocols", protocol, self.config["protocols"], "protocol")
-        self.refer(f"{where}.students", entry["students"], self.config["students"], "group of students")
+        self.refer(f"{where}.students", entry["students"], self._students(), "network or group of students")
         for name in entry.get("labels", []):
             self.refer(f"{where}.labels", name, {"hard": None}, "kind of labels")
         classes = self.config["datasets"][entry["dataset"]]["classes"]
@@ -244,6 +234,10 @@ class _Checker:
             self.found.append(f"{where}.pool: {entry['method']} does not start from a pool")
         elif self.refer(f"{where}.pool", pool, self.config["pools"], "pool"):
             self.found += [f"{where}.{problem}" for problem in view_problems(entry, self.config["pools"][pool])]
+            if (view or {}).get("metric") == "heldout" and not self.config["datasets"][entry["dataset"]].get("heldout"):
+                self.found.append(
+                    f"{where}.view.metric: data set {entry['dataset']} has nothing held out; set its heldout"
+                )
 
     def suites(self, where: str, entry: dict[str, Any]) -> None:
         for name in entry["experiments"]:
@@ -251,7 +245,7 @@ class _Checker:
         for name in entry.get("protocols", []):
             self.refer(f"{where}.protocols", name, self.config["protocols"], "protocol")
         if "students" in entry:
-            self.refer(f"{where}.students", entry["students"], self.config["students"], "group of students")
+            self.refer(f"{where}.students", entry["students"], self._students(), "network or group of students")
 
 
 def _listed(snapshots: Any) -> list[int]:

@@ -23,13 +23,10 @@ def total(paths: Iterable[Path]) -> int:
 
 def readable(count: float) -> str:
     """Bytes for people, in powers of 1000: 950 B, 1.2 kB, 34.0 MB."""
-    for unit in UNITS[:-1]:
-        if count < 999.5:
-            break
-        count /= 1000
-    else:
-        unit = UNITS[-1]
-    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+    power = 0
+    while count >= 999.5 and power < len(UNITS) - 1:
+        count, power = count / 1000, power + 1
+    return f"{count:.{min(power, 1)}f} {UNITS[power]}"
 
 
 def columns(rows: Iterable[tuple[str, ...]]) -> str:

@@ -8,31 +8,51 @@ from typing import Any
 
 from .artifacts import ArtifactError, read_manifest
 
-SHOWN = 4
+SHOWN_DIFFERENCES, SHOWN_PATHS = 4, 10
 
 
 def disagreement(path: str | Path, spec: Mapping[str, Any]) -> str | None:
-    """What is wrong with an existing manifest, given the specification that is asked for (None: nothing)."""
+    """In what an existing manifest differs from the specification that is asked for (None: in nothing)."""
     if not Path(path).exists():
         return None
     try:
         have = read_manifest(path)["spec"]
     except ArtifactError as error:
         return str(error)
-    differing = list(differences(have, dict(spec)))
-    if not differing:
+    found = list(differences(have, dict(spec)))
+    if not found:
         return None
-    shown = "; ".join(differing[:SHOWN]) + (f"; and {len(differing) - SHOWN} more" if len(differing) > SHOWN else "")
-    return (
-        f"{path} was made with other settings than the configuration asks for, and Snakemake has no record of it: "
-        f"{shown}. Delete it to have it made anew, or keep it as it is with: make adopt FILE={path}"
-    )
+    return f"{path}: {'; '.join(found[:SHOWN_DIFFERENCES])}{_more(found, SHOWN_DIFFERENCES)}"
+
+
+def _more(found: list[str], shown: int) -> str:
+    return f"; and {len(found) - shown} more" if len(found) > shown else ""
 
 
 def differences(have: Any, want: Any, where: str = "") -> Iterable[str]:
     """Every value in which two specifications differ, as `key.key is x, asked is y`."""
     if isinstance(have, dict) and isinstance(want, dict):
         for key in sorted(have.keys() | want.keys()):
-            yield from differences(have.get(key), want.get(key), f"{where}.{key}" if where else str(key))
+            inside = f"{where}.{key}" if where else str(key)
+            if key not in have or key not in want:
+                yield f"{inside} is {_shown(have, key)}, asked is {_shown(want, key)}"
+            else:
+                yield from differences(have[key], want[key], inside)
     elif have != want:
         yield f"{where} is {have!r}, asked is {want!r}"
+
+
+def _shown(given: Mapping[str, Any], key: str) -> str:
+    return repr(given[key]) if key in given else "not given"
+
+
+def refusal(wrong: Mapping[str, str]) -> str:
+    """What to say of manifests that disagree: path -> in what."""
+    paths = sorted(wrong)[:SHOWN_PATHS]
+    lines = "\n".join(f"  {wrong[path]}" for path in paths)
+    named = paths[0] if len(paths) == 1 else f'"{" ".join(paths)}"'
+    return (
+        "Snakemake has no record of how these results were made, and they are of other settings than the configuration "
+        f"asks for, or damaged:\n{lines}{_more(sorted(wrong), SHOWN_PATHS)}\n"
+        f"Delete them to have them made anew, or keep them as they are with: make adopt FILE={named}"
+    )

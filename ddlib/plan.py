@@ -14,7 +14,7 @@ from itertools import product
 from typing import Any
 
 from . import presets, registry
-from .paths import BLOCK, EVALUATION, SET, phase_stems
+from .paths import BLOCK, EVALUATION, MANIFESTS, SET, phase_stems
 from .registry import versions
 
 Spec = dict[str, Any]
@@ -136,6 +136,28 @@ class Plan:
     def phases(self, experiment: str, ipc: int | str, seed: int | str) -> list[str]:
         """Stems of the condensed tensors a synthetic set is merged from."""
         return phase_stems(experiment, ipc, seed, self.experiments[experiment]["phases"])
+
+    def jobs(self, suite: str) -> list[tuple[str, dict[str, Any]]]:
+        """(rule, wildcards) of every job behind the table of a suite, each once, causes before effects."""
+        found: dict[str, tuple[str, dict[str, Any]]] = {}
+
+        def add(rule: str, **names: Any) -> None:
+            found.setdefault(MANIFESTS[rule][0].format(**names), (rule, names))
+
+        for cell in self.cells(suite):
+            entry = self.experiments[cell.experiment]
+            names = {"experiment": cell.experiment, "seed": cell.seed}
+            add("prepare_data", dataset=entry["dataset"])
+            for block in range(len(self.members(cell.experiment))):
+                add("train_block", pool=entry["pool"], block=block)
+            if entry["pool"]:
+                add("select_view", **names, ipc=cell.ipc)
+            if entry["method"] != "whole":
+                for phase in range(entry["phases"]):
+                    add("condense", **names, per=cell.ipc, stage=0, phase=phase)
+                add("merge", **names, ipc=cell.ipc, at=cell.at)
+            add("evaluate", **cell.__dict__)
+        return sorted(found.values(), key=lambda job: list(MANIFESTS).index(job[0]))
 
     # ---- specifications ----------------------------------------------------------------------------------------
 

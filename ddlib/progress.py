@@ -1,5 +1,5 @@
-"""How far a loop is: a bar with the time to go on a terminal, a line a minute where there is none, events for `make
-status`.
+"""How far a loop is: a bar with the time to go on a terminal, a line a minute where there is none (and none at all for
+a loop of a few seconds), events for `make status`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from ddlib.events import NullEvents
 
 T = TypeVar("T")
 LINE_SECONDS = 60.0
+FIRST_LINE_SECONDS = 5.0
 EVENT_SECONDS = 5.0
 BAR_SECONDS = 0.2
 _BAR = 24
@@ -35,7 +36,7 @@ class Progress(Generic[T]):
         self.items, self.total, self.description, self.unit = items, total, description, unit
         self.events, self.first, self.done, self.words = events, first, first, ""
         self.stream, self.clock = stream or sys.stderr, clock
-        self.terminal = self.stream.isatty()
+        self.terminal, self._spoke = self.stream.isatty(), False
         self._began = self._shown = self._told = clock()
 
     def note(self, words: str) -> None:
@@ -60,13 +61,21 @@ class Progress(Generic[T]):
 
     def _report(self, always: bool) -> None:
         now = self.clock()
-        if always or now - self._shown >= (BAR_SECONDS if self.terminal else LINE_SECONDS):
-            self._shown = now
+        if self._speaks(now, always):
+            self._shown, self._spoke = now, True
             self.stream.write(f"\r{self._line()}\x1b[K" if self.terminal else f"{self._line()}\n")
             self.stream.flush()
         if self.events is not None and (always or now - self._told >= EVENT_SECONDS):
             self._told = now
             self.events.progress(self.done, self.total, self.unit, self.eta_s)
+
+    def _speaks(self, now: float, always: bool) -> bool:
+        """A bar five times a second; a line after five seconds, then one a minute, and the last: short loops say nothing."""
+        if self.terminal:
+            return always or now - self._shown >= BAR_SECONDS
+        if not self._spoke:
+            return now - self._began >= FIRST_LINE_SECONDS
+        return always or now - self._shown >= LINE_SECONDS
 
     def _line(self) -> str:
         share = self.done / self.total if self.total else 1.0

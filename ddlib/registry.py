@@ -43,6 +43,7 @@ SOURCES: dict[str, Entry] = {
             "base_size": 8,
             "flip": False,
             "orders": ("official",),
+            "images": (1438, 359),
         },
     ),
     "cifar10": Entry("ddlib.data.cifar:load", facts={**_CIFAR, "classes": 10, "flip": True, "orders": ("official",)}),

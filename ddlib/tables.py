@@ -27,10 +27,9 @@ INTERVAL_FROM = 5
 PUBLISHED = Path(__file__).with_name("published.csv")
 
 
-def table(suite: str, rows: Sequence[Mapping[str, Any]], partial: bool = False) -> pd.DataFrame:
-    """The table of `suite` from its cells (:func:`ddlib.plan.rows`). `partial`: of those that exist already."""
-    cells = [row for row in rows if not partial or all(Path(path).exists() for path in row["files"])]
-    scores = pd.concat([_scores(row) for row in cells], ignore_index=True) if cells else pd.DataFrame(columns=KEYS)
+def table(suite: str, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The table of `suite` from its cells (:func:`ddlib.plan.rows`), all of whose files exist."""
+    scores = pd.concat([_scores(row) for row in rows], ignore_index=True) if rows else pd.DataFrame(columns=KEYS)
     if scores.empty:
         return pd.DataFrame(columns=COLUMNS)
     random = _by_seed(scores[scores.method == "random"])

@@ -23,7 +23,19 @@ SPEC = {"source": "digits", "order": "official", "heldout": 0.0, "classes": 10, 
 NETWORK = {"architecture": "convnet", "depth": 2, "width": 4, "norm": "instance", "version": 1}
 # Overrides that make any method take a second; only those a method has are given to it.
 QUICK = {"outer_iterations": 2, "inner_steps": 3, "real_batch": 8, "network_batch": 16, "network_samples": 32}
-TRAINING = {**presets.POOL_TRAINING["idc"], "epochs": 3, "batch": 16, "decay_at": [0.5]}
+# Written out, not presets: golden values stand on them.
+LEARNING = {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "batch": 16, "augment": "color_crop", "dialect": "idc"}
+LEARNING |= {"mix_probability": 0.5, "mix_beta": 1.0}
+TRAINING = {**LEARNING, "epochs": 3, "decay_at": [0.5], "decay_factor": 0.2, "record_events": False}
+PROTOCOL = {**LEARNING, "epochs": 2, "steps": 0, "whole_steps": 30, "repeats": 2}
+PROTOCOL |= {"decay_at": [2 / 3, 5 / 6], "decay_factor": 0.2}
+MATCHING = {"factor": 2, "decode": "single", "decode_limit": 128, "init": "mix", "match": "gradient", "metric": "mse"}
+MATCHING |= {"matched": "conv", "outer_iterations": 2, "inner_steps": 2, "real_batch": 8, "synthetic_batch": 6}
+MATCHING |= {"image_lr": 0.05, "image_momentum": 0.5, "match_augment": "color_crop_scale_cutout", "pretrain_epochs": 1}
+MATCHING |= {
+    "network_samples": 32,
+    **{f"network_{name}": value for name, value in LEARNING.items() if name != "dialect"},
+}
 
 
 @functools.cache

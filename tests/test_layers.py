@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("artifacts", "streams", "registry", "presets", "locks", "paths"),
     ("attempts", "checkpoints", "devices", "guard", "config", "tables"),
     ("events", "run_facts", "plan"),
-    ("progress", "importer", "project"),
+    ("progress", "importer", "project", "disk"),
     ("nn", "data", "augment", "tracking"),
     ("train", "sets"),
     ("pool",),

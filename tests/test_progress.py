@@ -39,10 +39,14 @@ def test_progress_without_a_terminal_is_a_line_a_minute_and_events_every_five_se
         bar.note(f"loss {step}")
         clock.now += 2.0
     lines = stream.getvalue().splitlines()
-    assert lines[0] == "condense: 0/100 networks (0%), 0 s"
-    assert lines[1] == "condense: 30/100 networks (30%), 1:00 min, 2:20 min to go, loss 29"
+    assert lines[0] == "condense: 3/100 networks (3%), 6 s, 3:14 min to go, loss 2"
+    assert lines[1] == "condense: 33/100 networks (33%), 1:06 min, 2:14 min to go, loss 32"
     assert lines[-1] == "condense: 100/100 networks (100%), 3:20 min, loss 99"
-    assert len(lines) == 5  # at 0, 60, 120, 180 s and the end
+    assert len(lines) == 5  # at 6, 66, 126, 186 s and the end
+    short, quiet = Progress(range(2), 2, "x", "steps", None, 0, io.StringIO(), clock), io.StringIO()
+    short.stream = quiet
+    assert list(short) == [0, 1]
+    assert quiet.getvalue() == ""
     done = [event["done"] for event in events.seen]
     assert (done[0], done[-1]) == (0, 100)
     assert {b - a for a, b in pairwise(done[:-1])} == {3}  # 6 s: never less than 5

@@ -3,12 +3,15 @@
 import pytest
 from tiny import ALL, DATA, WHOLE, A, B, Tiny, card, condensed, made, scored, shown
 
+from ddlib import presets
+
 
 @pytest.fixture
 def tiny(tmp_path_factory, tmp_path):
     return Tiny.finished(tmp_path_factory, tmp_path / "repo")
 
 
+IDC = presets.METHOD_SETTINGS["idc"]["default"] | presets.METHOD_SETTINGS["idc"]["digits"]
 EVALUATIONS = {path for path in ALL if path.startswith("evaluations/")}
 
 
@@ -26,7 +29,7 @@ CHANGES = [
     ("a setting of one method", lambda c: settings(c, inner_steps=2), made("a") | shown()),
     ("how images begin", lambda c: settings(c, init="random"), made("a") | made("a__initial") | shown()),
     ("how images are stored", lambda c: settings(c, factor=2), made("a") | made("a__initial") | shown()),
-    ("a setting to what it was", lambda c: settings(c, image_momentum=0.5), set()),
+    ("a setting to what it is", lambda c: settings(c, image_momentum=IDC["image_momentum"]), set()),
     (
         "a new seed",
         lambda c: asks(c, seeds=[0, 1]),
@@ -47,7 +50,7 @@ CHANGES = [
     ("students per set", lambda c: c["protocols"]["quick"].update(repeats=2), EVALUATIONS | shown()),
     (
         "another network in the group",
-        lambda c: c["students"].update(small=["small", "wide"]),
+        lambda c: c["students"].update(group=["small", "wide"]),
         EVALUATIONS - WHOLE | {scored("digits__whole", ipc=0, students="wide")} | shown(),
     ),
     ("threads", lambda c: c["machine"].update(threads=2), set()),
@@ -147,5 +150,5 @@ def test_the_local_configuration_lies_between_the_file_and_the_command_line(tiny
 
 def test_whole_is_made_once_whoever_asks(tiny):
     """Two suites that name the same protocol and network share it."""
-    tiny.config["suites"]["other"] = {"experiments": ["b"], "students": "small"}
+    tiny.config["suites"]["other"] = {"experiments": ["b"], "students": "group"}
     assert tiny.plan("results/tables/other.csv") == {"tables/other.csv"}

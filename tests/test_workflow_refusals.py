@@ -90,12 +90,12 @@ def test_every_problem_of_a_configuration_is_named_before_any_job(tmp_path):
     tiny = Tiny.new(tmp_path / "repo")
     a = tiny.config["experiments"]["a"]
     a["settings"] = {"image_lr": "1e-3", "inner_step": 1, "factor": "two", "metric": "mze"}
-    a["students"] = "smal"
+    a["students"] = "goup"
     said = tiny.refused()
     assert "experiments.a.settings: unknown setting 'inner_step'; did you mean 'inner_steps'?" in said
     assert "experiments.a.settings.factor: 'two' is a str, it must be a int such as 2" in said
     assert "experiments.a.settings.metric: 'mze' is not one of" in said
-    assert "experiments.a.students: no group of students is called 'smal'; did you mean 'small'?" in said
+    assert "experiments.a.students: no group of students is called 'goup'; did you mean 'group'?" in said
     assert "image_lr" not in said
     assert not list(tiny.results.rglob("*.json")) if tiny.results.exists() else True
 

@@ -20,7 +20,7 @@ datasets: {digits: {source: digits, classes: 10}}
 networks:
   small: {architecture: convnet, depth: 1, width: 4}
   wide: {architecture: convnet, depth: 1, width: 8}
-students: {small: [small]}
+students: {group: [small]}
 protocols: {quick: {recipe: idc, epochs: 1, whole_steps: 1, repeats: 1}}
 pools: {early: {dataset: digits, network: small, training: {epochs: 1}}}
 experiments:
@@ -30,9 +30,9 @@ experiments:
     network: small
     ipc: [1]
     seeds: [0]
-    settings: {outer_iterations: 1, inner_steps: 1, network_samples: 64, real_batch: 8}
+    settings: {outer_iterations: 1, inner_steps: 1, network_samples: 64, real_batch: 8, init: first, factor: 1}
     protocols: [quick]
-    students: small
+    students: group
   b: {<<: *a, pool: early, view: {members: 1, epochs: [0]}}
 suites: {tiny: {experiments: [a, b]}}
 machine: {device: cpu, compile: never, tracking: none}
@@ -51,7 +51,7 @@ def card(name, ipc=1, seed=0):
     return f"sets/{name}/ipc{ipc}/seed{seed}/card.json"
 
 
-def scored(name, ipc=1, seed=0, students="small", protocol="quick"):
+def scored(name, ipc=1, seed=0, students="group", protocol="quick"):
     """The evaluation of a set."""
     return f"evaluations/{name}/ipc{ipc}/seed{seed}/hard/{protocol}/{students}.json"
 
@@ -66,7 +66,7 @@ def shown(suite="tiny"):
     return {f"tables/{suite}.csv", f"figures/{suite}.png"}
 
 
-WHOLE = {scored("digits__whole", ipc=0)}
+WHOLE = {scored("digits__whole", ipc=0, students="small")}
 A = made("a") | made("a__initial")
 B = made("b") | made("b__initial") | {"pool/early/block0.json", "views/b/ipc1/seed0/selection.json"}
 ALL = DATA | A | B | made("digits__random") | WHOLE | shown()

@@ -1,6 +1,6 @@
 """Delete the results that only one suite needs (`make clean-suite SUITE=x`, and YES=1 to do it without a question).
 
-What another suite uses stays, and so do events and logs. Without --yes the files are listed, and on a terminal asked for.
+What another suite uses stays, and so do events and logs. Without --yes they are listed, and on a terminal asked about.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
 def files_of(plan: Plan, suite: str) -> list[Path]:
     """Every file in results/ that this suite needs, or has needed, and no other.
 
-    Other suites are those of the configuration; an experiment that is cleaned away takes the suite of its own name along.
+    Other suites are those of the configuration; an experiment cleaned away takes the suite of its own name along.
     """
     others = [name for name in plan.config["suites"] if name != suite]
     kept = {name for other in others for name in _experiments(plan, other)}
@@ -119,7 +119,8 @@ def listed(suite: str, found: Iterable[Path]) -> str:
 def _nobody_at_work() -> None:
     if any(Path(".snakemake/locks").glob("*")):
         raise ValueError(
-            "a Snakemake is at work in this folder (.snakemake/locks). Wait for it; if none is running: snakemake --unlock"
+            "a Snakemake is at work in this folder (.snakemake/locks). Wait for it; "
+            "if none is running: snakemake --unlock"
         )
 
 

@@ -20,7 +20,11 @@ def main() -> None:
     spec = given.spec
     experiment = given.output.parts[-5] if len(given.output.parts) >= 5 else given.output.stem
     tags = {key: spec[key] for key in ("method", "ipc", "seed", "stage")}
-    tags |= {"experiment": experiment, "dataset": spec["dataset"]["source"], "phase": given.output.stem}
+    tags |= {
+        "experiment": experiment,
+        "dataset": spec["dataset"]["source"],
+        "phase": given.output.stem.removeprefix("phase"),
+    }
     with at_work("condense", given, tags) as job:
         _condense(given, job)
 

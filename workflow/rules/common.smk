@@ -18,7 +18,8 @@ sys.path.insert(0, os.path.dirname(workflow.basedir))
 
 from ddlib import project
 from ddlib.config import ConfigError
-from ddlib.guard import disagreement
+from ddlib.guard import disagreement, refusal
+from ddlib.paths import MANIFESTS
 
 
 def load_plan():
@@ -62,16 +63,30 @@ def spec_of(rule):
     return lambda wildcards: json.dumps(PLAN.spec(rule, dict(wildcards)), sort_keys=True)
 
 
-def guarded(rule, manifest, inputs=lambda wildcards: {}):
-    """Inputs of a rule; on the way, refuse its output if it was made with other settings and nobody recorded it."""
+def wrong_without_record(rule, path, wildcards):
+    """In what an existing manifest differs from what is asked, if Snakemake has no record of how it was made."""
+    if workflow.persistence is None or workflow.persistence.metadata(IOFile(path)) is not None:
+        return None
+    return disagreement(path, PLAN.spec(rule, wildcards))
+
+
+def guarded(rule, inputs=lambda wildcards: {}):
+    """Inputs of a rule; on the way, refuse its manifest if it was made with other settings and nobody recorded it.
+
+    SystemExit, as Snakemake takes a file whose rule has any other error for one that needs no rule. A table looks at
+    all manifests of its suite, so that they are named together.
+    """
 
     def checked(wildcards):
-        path = manifest.format(**dict(wildcards))
-        record = workflow.persistence and workflow.persistence.metadata(IOFile(path))
-        if record is None:
-            wrong = disagreement(path, PLAN.spec(rule, dict(wildcards)))
-            if wrong:
-                raise WorkflowError(wrong)
+        given = dict(wildcards)
+        jobs = [(rule, given)] if rule != "tabulate" else [(rule, given), *PLAN.jobs(given["suite"])]
+        found = {}
+        for name, names in jobs:
+            for path in (template.format(**names) for template in MANIFESTS[name]):
+                found[path] = wrong_without_record(name, path, names)
+        wrong = {path: reason for path, reason in found.items() if reason}
+        if wrong:
+            raise SystemExit(refusal(wrong))
         return inputs(wildcards)
 
     return checked

@@ -4,7 +4,6 @@ rule condense:
         unpack(
             guarded(
                 "condense",
-                "results/condensed/{experiment}/per{per}/seed{seed}/stage{stage}/phase{phase}.json",
                 condense_inputs,
             )
         ),
@@ -34,7 +33,6 @@ rule merge:
         unpack(
             guarded(
                 "merge",
-                "results/sets/{experiment}/ipc{ipc}/seed{seed}/{at}card.json",
                 lambda w: {"parts": [f"{stem}.json" for stem in PLAN.phases(w.experiment, w.ipc, w.seed)]},
             )
         ),

@@ -4,7 +4,6 @@ rule evaluate:
         unpack(
             guarded(
                 "evaluate",
-                "results/evaluations/{experiment}/ipc{ipc}/seed{seed}/{at}{labels}/{protocol}/{students}.json",
                 evaluate_inputs,
             )
         ),

@@ -4,7 +4,6 @@ rule train_block:
         unpack(
             guarded(
                 "train_block",
-                "results/pool/{pool}/block{block}.json",
                 lambda w: {"train": train_of(PLAN.config["pools"][w.pool]["dataset"])},
             )
         ),
@@ -33,7 +32,6 @@ rule select_view:
         unpack(
             guarded(
                 "select_view",
-                "results/views/{experiment}/ipc{ipc}/seed{seed}/selection.json",
                 lambda w: {"blocks": PLAN.members(w.experiment)},
             )
         ),

@@ -1,7 +1,7 @@
 # Tables and figures of a suite.
 rule tabulate:
     input:
-        unpack(guarded("tabulate", "results/tables/{suite}.json", lambda w: {"files": PLAN.table_inputs(w.suite)})),
+        unpack(guarded("tabulate", lambda w: {"files": PLAN.table_inputs(w.suite)})),
     output:
         table=report(
             "results/tables/{suite}.csv", category="Tables", caption="../report/table.rst", labels={"suite": "{suite}"}

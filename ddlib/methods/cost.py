@@ -1,0 +1,184 @@
+"""What jobs will cost: their work counted in steps, a step timed on this machine, and the bytes they leave.
+
+Two kinds of step make up nearly all work: matching one class once (`match`), and training a network on one batch
+(`train`). What a job's specification asks for is counted exactly; a step is timed on random images, a few times.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ddlib import nn as networks
+from ddlib.data.real import RealData
+from ddlib.objectives.matching import Execution, GradientMatching
+from ddlib.pool.draw import Fresh
+from ddlib.pool.member import kept_epochs
+from ddlib.sets.packing import decoded_count
+from ddlib.streams import Streams
+from ddlib.train.compiler import forward_flops
+from ddlib.train.evaluate import steps_of
+from ddlib.train.loop import Learning, State, Trainer
+
+# On a CPU, steps are timed with no more images than make so many operations; their time is scaled up.
+AFFORDABLE_FLOPS = 1.5e10
+AT_LEAST_SECONDS = 0.2
+
+Spec = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kind of step: what is done (`match`, `train`), with which network (a specification) on which data.
+
+    `images`: how many pass the network: decoded synthetic ones of a class beside `real` real ones, or a batch.
+    """
+
+    kind: str
+    name: str
+    network: Spec
+    dataset: Spec
+    settings: Spec
+    images: int
+    real: int = 0
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """[C, H, W] of an image."""
+        return self.dataset["channels"], self.dataset["size"], self.dataset["size"]
+
+    @property
+    def key(self) -> str:
+        """Steps of one key take the same time."""
+        return f"{self.kind} {self.name}: {self.images} images" + (f" with {self.real} real" if self.real else "")
+
+
+Work = list[tuple[Step, float]]
+
+
+def condensing(spec: Spec, name: str, images: int) -> Work:
+    """Steps of a condense job; `name` of its network, `images` of the training data."""
+    settings = spec["settings"]
+    outer = settings["outer_iterations"]
+    if not outer:
+        return []
+    count = decoded_count(spec["ipc"], settings["factor"], settings["decode"], settings["decode_limit"])
+    seen = min(count, settings["synthetic_batch"])
+    named = (_named(name, spec["dataset"]), spec["network"], spec["dataset"], settings)
+    match = Step("match", *named, seen, settings["real_batch"])
+    train = Step("train", *named, settings["network_batch"])
+    batches = settings["inner_steps"] * -(-settings["network_samples"] // settings["network_batch"])
+    batches += settings["pretrain_epochs"] * -(-images // settings["network_batch"])
+    return [(match, outer * settings["inner_steps"] * len(spec["classes"])), (train, outer * batches)]
+
+
+def training(spec: Spec, name: str, images: int) -> Work:
+    """Steps of a train_block job; scoring an epoch that is kept counts as a third of training it."""
+    settings = spec["training"]
+    step = Step("train", _named(name, spec["dataset"]), spec["network"], spec["dataset"], settings, settings["batch"])
+    epochs = settings["epochs"] + len(kept_epochs(spec["snapshots"], settings["epochs"])) / 3
+    return [(step, len(spec["members"]) * epochs * -(-images // settings["batch"]))]
+
+
+def evaluating(spec: Spec, images: int) -> Work:
+    """Steps of an evaluate job; `images`: what its students train on, decoded."""
+    protocol = spec["protocol"]
+    count = protocol["repeats"] * steps_of(protocol, images, spec["set"] == "whole")
+    batch = min(protocol["batch"], images)
+    return [
+        (Step("train", _named(name, spec["dataset"]), network, spec["dataset"], protocol, batch), count)
+        for name, network in spec["students"].items()
+    ]
+
+
+def _named(name: str, dataset: Spec) -> str:
+    return f"{name} on {dataset['source']}"
+
+
+def seconds(step: Step, device: str, precision: str) -> tuple[float, int]:
+    """(seconds of one such step on `device`, images it was timed with): at least two steps, the first not counted."""
+    net = networks.build(_options(step.network), channels=step.shape[0], size=step.shape[1], classes=2, seed=0)
+    most = step.images
+    if device == "cpu":
+        most = max(8, int(AFFORDABLE_FLOPS / (forward_flops(net, step.shape) * (12 if step.kind == "match" else 3))))
+    images, real = min(step.images, most), min(step.real, most)
+    run = (_matching if step.kind == "match" else _training)(step, device, precision, images, real)
+    run()
+    _finished(device)
+    began, many = time.perf_counter(), 0
+    while many == 0 or time.perf_counter() - began < AT_LEAST_SECONDS:
+        run()
+        many += 1
+        _finished(device)
+    took = (time.perf_counter() - began) / many
+    # Synthetic images cost three times what real ones do: their gradient is taken through the gradient.
+    weight = (3 * step.images + step.real) / (3 * images + real)
+    return took * weight, images + real
+
+
+def _finished(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _options(network: Spec) -> dict[str, Any]:
+    return {key: value for key, value in network.items() if key != "version"}
+
+
+def _random(step: Step, count: int, device: str) -> RealData:
+    """`count` random images, all of class 0."""
+    channels = step.shape[0]
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, *step.shape), dtype=torch.uint8, generator=rng)
+    labels = torch.zeros(count, dtype=torch.int64)
+    names = tuple(str(label) for label in range(step.dataset["classes"]))
+    half = (0.5,) * channels
+    return RealData(images, labels, names, 255.0, half, half, False, "random", labels.bool()).to(device)
+
+
+def _matching(step: Step, device: str, precision: str, images: int, real: int) -> Callable[[], Any]:
+    """Match one class once."""
+    one = {"outer_iterations": 1, "inner_steps": 1, "pretrain_epochs": 0, "synthetic_batch": images, "real_batch": real}
+    settings = {**step.settings, **one, "factor": 1, "decode": "single"}
+    data, streams = _random(step, real, device), Streams(0, "cost")
+    start = Fresh(step.network, step.shape, data.classes, streams, device)
+    objective = GradientMatching(settings, data, [0], images, start, streams, Execution("never", 1, precision))
+    inner, stored = objective.begin(0, 0), torch.rand(images, *step.shape, device=device)
+    return lambda: objective.gradient(stored, inner, 0)
+
+
+def _training(step: Step, device: str, precision: str, images: int, real: int) -> Callable[[], Any]:
+    """Train on one batch."""
+    prefix = "network_" if "network_batch" in step.settings else ""
+    learning = Learning.of({**step.settings, f"{prefix}batch": images}, prefix)
+    data = _random(step, images, device)
+    options = _options(step.network)
+    net = networks.build(options, channels=step.shape[0], size=step.shape[1], classes=data.classes, seed=0)
+    trainer = Trainer(net, learning, data, Streams(0, "cost"), "cost", precision=precision)
+    state, batch = State.of(net.to(device)), torch.arange(images).numpy()
+    return lambda: trainer.run(state, [batch], (0,))
+
+
+def parameters(network: Spec, dataset: Spec) -> int:
+    """Numbers in a network's weights and buffers."""
+    size, classes = dataset["size"], dataset["classes"]
+    net = networks.build(_options(network), channels=dataset["channels"], size=size, classes=classes, seed=0)
+    return sum(tensor.numel() for tensor in net.state_dict().values())
+
+
+def left(rule: str, spec: Spec, images: tuple[int, int], ipc: int) -> float:
+    """Bytes of the tensors a job leaves. `images`: of the training and the test data; `ipc` of a set."""
+    if rule == "train_block":
+        kept = len(kept_epochs(spec["snapshots"], spec["training"]["epochs"]))
+        return 4.0 * len(spec["members"]) * kept * parameters(spec["network"], spec["dataset"])
+    dataset = spec["dataset"]
+    pixels = dataset["channels"] * dataset["size"] ** 2
+    if rule == "prepare_data":
+        return float(sum(images) * pixels)
+    if rule == "condense":  # the set, its beginning, and snapshots
+        return 4.0 * len(spec["classes"]) * ipc * pixels * (2 + len(spec["snapshots"]))
+    return 4.0 * dataset["classes"] * ipc * pixels if rule == "merge" else 0.0

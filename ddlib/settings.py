@@ -1,0 +1,71 @@
+"""Settings that config.yaml gives for a preset: is each known, of its type, and a value that can be?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from . import presets
+from .registry import nearest
+
+BOOLEAN = " (YAML reads off, no and false alike: quote the word)"
+
+
+def settings_problems(where: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
+    """What is wrong with `given` settings, of which `defaults` has all; the type is that of the default."""
+    problems = []
+    for key, value in given.items():
+        if key not in defaults:
+            problems.append(f"{where}: unknown setting {key!r}; {nearest(key, defaults)}")
+        elif problem := type_problem(f"{where}.{key}", value, defaults[key]) or value_problem(where, key, value):
+            problems.append(problem)
+    return problems
+
+
+def type_problem(where: str, value: Any, default: Any) -> str | None:
+    """What is wrong with a setting's type, judged by its default (None: nothing)."""
+    wanted = type(default)
+    fits = isinstance(value, wanted) and not (wanted is not bool and isinstance(value, bool))
+    if wanted is float:
+        fits = isinstance(value, int | float) and not isinstance(value, bool)
+    if fits:
+        return None
+    hint = BOOLEAN if isinstance(value, bool) else ""
+    return f"{where}: {value!r} is a {type(value).__name__}, it must be a {wanted.__name__} such as {default!r}{hint}"
+
+
+def value_problem(where: str, key: str, value: Any) -> str | None:
+    """What is wrong with a setting's value (None: nothing)."""
+    where = f"{where}.{key}"
+    if key in presets.CHOICES and value not in presets.CHOICES[key]:
+        known = presets.CHOICES[key]
+        return f"{where}: {value!r} is not one of {', '.join(known)}; {nearest(value, known)}"
+    if key.endswith("augment"):
+        return _augment_problem(where, value)
+    if key == "decay_at":
+        numbers = all(isinstance(at, int | float) and not isinstance(at, bool) and 0 < at < 1 for at in value)
+        return None if numbers else f"{where}: {value} must be shares of the training, between 0 and 1"
+    return _number_problem(where, key, value) if isinstance(value, int | float) else None
+
+
+def _number_problem(where: str, key: str, value: float) -> str | None:
+    if not math.isfinite(value):
+        return f"{where}: {value} is no number to work with"
+    if value < 0:
+        return f"{where}: {value} is negative"
+    if value == 0 and key in presets.POSITIVE:
+        return f"{where}: it must be more than 0"
+    if value > 1 and key.endswith("probability"):
+        return f"{where}: {value} is no probability: it must be from 0 to 1"
+    return None
+
+
+def _augment_problem(where: str, value: str) -> str | None:
+    groups = [] if value in ("", "none") else value.split("_")
+    for group in groups:
+        if group not in presets.AUGMENTATIONS:
+            return f"{where}: no augmentation is called {group!r}; {nearest(group, presets.AUGMENTATIONS)}"
+    if len(set(groups)) < len(groups):
+        return f"{where}: {value!r} names an augmentation twice"
+    return None

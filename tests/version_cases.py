@@ -1,0 +1,184 @@
+"""Small computations by component, in float64, that pin what each component's version stands for."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from small import MATCHING, NETWORK, PROTOCOL, TRAINING, digits, problem, recipe, synthetic
+from version_pieces import (
+    Values,
+    augment,
+    convnet,
+    data,
+    exact,
+    gradient,
+    in_float64,
+    network,
+    optim,
+    packing,
+    ramp,
+    streams,
+)
+
+from ddlib import registry, tables
+from ddlib.artifacts import write_json, write_manifest
+from ddlib.methods.driver import condense
+from ddlib.pool import view
+from ddlib.pool.member import MemberTraining
+from ddlib.sets.synthetic import merge
+from ddlib.streams import Batches, Streams
+from ddlib.train.evaluate import Labelled, evaluate, steps_of
+from ddlib.train.loop import Learning, State, Trainer, logits_of
+from ddlib.train.losses import mixed_cross_entropy
+from ddlib.train.schedules import decayed, evaluation_epochs
+from ddlib.train.sgd import sgd_step, zero_velocity
+
+
+def train() -> Values:
+    learning = Learning.of({**TRAINING, "momentum": 0.8, "augment": "color_crop_flip"})
+    source = Labelled(ramp(20, 1, 8, 8), torch.arange(20) % 10, (0.3,), (0.4,))
+    batches = Batches(Streams(0, "golden"), "train", 20, 16).batches(0, 4)
+    with in_float64():
+        trainer = Trainer(network(), learning, source, Streams(0, "golden"), "train")
+        state, totals = trainer.run(State.of(network()), batches, (1,), lambda step: 1 / (1 + step))
+        params, grads = {"a": ramp(5)}, {"a": ramp(5).square()}
+        return {
+            "params": torch.cat([value.flatten() for value in state.params.values()]),
+            "totals": [float(totals.loss), float(totals.correct), totals.count],
+            "logits": logits_of(network(), state, source),
+            "sgd": sgd_step(params, {"a": -ramp(5)}, grads, 0.1, 0.9, 0.01)[0]["a"],
+            "at_rest": sgd_step(params, zero_velocity(params), grads, 0.1, 0.9, 0.0)[0]["a"],
+            "loss": mixed_cross_entropy(ramp(4, 3), torch.arange(4) % 3, torch.arange(4) % 2, torch.tensor(0.3)),
+            "decayed": [decayed(epoch, 10, [2 / 3, 5 / 6], 0.2) for epoch in range(10)],
+            "epochs": [evaluation_epochs(*case) for case in ((10, 2, 1), (100, 3, 10), (10, 3, 20, 128), (10, 3, 100))],
+        }  # fmt: skip
+
+
+def driver() -> Values:
+    with in_float64():
+        asked = problem(range(3, 6), seed=4, data=exact())
+        made = condense(registry.METHODS["idc"].load()(MATCHING, asked), asked, (1,))
+    return {"initial": made.initial, "images": made.images, "at1": made.snapshots[1], "losses": made.losses}
+
+
+def methods() -> Values:
+    found = {}
+    for name in ("random", "initial"):
+        asked = problem(seed=4)
+        for init in ("mix", "first", "random", "noise"):
+            found[f"{name}_{init}"] = condense(recipe(name, asked, init=init, factor=2), asked).images.double()
+    return found
+
+
+def pool() -> Values:
+    spec = {"network": {**NETWORK, "norm": "batch"}, "snapshots": [0, 3], "seed": 2}
+    training = {**TRAINING, "record_events": True}
+    with tempfile.TemporaryDirectory() as folder, in_float64():
+        made = MemberTraining({**spec, "training": training}, 1, exact(), Path(folder)).run()
+        from ddlib.artifacts import load_tensors
+
+        tensors = [load_tensors(made["files"][f"member1/epoch{epoch}"])[0] for epoch in (0, 3)]
+        events = load_tensors(made["files"]["member1/events"])[0]
+        metrics = pd.read_csv(made["files"]["member1/metrics"]).fillna(-1)
+    weights = [torch.cat([held[name].flatten() for name in sorted(held)]) for held in tensors]
+    found: Values = {"start": weights[0], "end": weights[1], "columns": list(map(len, metrics.columns))}
+    return found | {"metrics": metrics.to_numpy(), **events}
+
+
+def views() -> Values:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = {}
+        for member in (0, 1):
+            files[f"member{member}/metrics"] = folder / f"metrics{member}.csv"
+            curve = {"epoch": range(4), "train_clean": [0.1 * (epoch + member) for epoch in range(4)]}
+            pd.DataFrame(curve).to_csv(files[f"member{member}/metrics"])
+            for epoch in range(4):
+                files[f"member{member}/epoch{epoch}"] = folder / f"{member}{epoch}"
+                files[f"member{member}/epoch{epoch}"].write_text(f"{member}{epoch}")
+        write_manifest(folder / "block.json", "block", {"members": [0, 1]}, files, {"epochs": list(range(4))})
+        window = {"members": 2, "metric": "train_clean", "low": 0.15, "high": 0.35}
+        asked = {"window": window, "epochs": {"members": 1, "epochs": [0, 2]}, "horizon": {**window, "horizon": 2}}
+        chosen = {key: view.select([folder / "block.json"], wanted, "p") for key, wanted in asked.items()}
+    return {key: table[["member", "epoch"]].to_numpy() for key, table in chosen.items()}
+
+
+def sets() -> Values:
+    parts = [synthetic(classes=5, ipc=2, images=ramp(4, 1, 6, 6), labels=labels, stage=torch.tensor([0, 0, 1, 1]))
+             for labels in (torch.tensor([3, 1, 3, 1]), torch.tensor([0, 4, 0, 4]))]  # fmt: skip
+    whole = merge(parts)
+    facts = json.dumps(whole.facts(), sort_keys=True).encode()
+    found: Values = {"order": whole.labels, "stage": whole.stage, "images": whole.images, "facts": list(facts)}
+    return found | {"decoded": synthetic(factor=2, images=ramp(6, 1, 6, 6)).decode()[0], "split": whole.split(1).images}
+
+
+def evaluation() -> Values:
+    with in_float64():
+        source = Labelled(exact().pixels(torch.arange(60)), digits().labels[:60], (0.3,), (0.4,))
+        students = {"a": NETWORK, "b": {**NETWORK, "norm": "batch"}}
+        rows = list(evaluate(source, exact(), students, PROTOCOL, (1, 8, 8), 10, seed=5))
+    steps = [steps_of(PROTOCOL, count, whole) for count, whole in ((100, False), (5, False), (5, True))]
+    return {"rows": [[row[key] for key in ("repeat", "accuracy", "train_images", "steps")] for row in rows]} | {
+        "steps": steps
+    }
+
+
+def table() -> Values:
+    with tempfile.TemporaryDirectory() as name:
+        rows = [_cell(Path(name), method, seed) for method in ("idc", "random") for seed in range(5)]
+        found = tables.table("golden", rows)
+    numbers = found.drop(columns=tables.COSTS).select_dtypes("number").astype(float).fillna(-1)
+    return {"columns": list(map(len, found.columns)), "numbers": numbers.to_numpy(), "methods": [len(found)]}
+
+
+def _cell(folder: Path, method: str, seed: int) -> dict[str, Any]:
+    stem = folder / f"{method}{seed}"
+    scores = [{"network": "n", "repeat": r, "accuracy": 0.3 + 0.05 * (method == "idc") * (r + seed)} for r in range(2)]
+    pd.DataFrame(scores).to_csv(f"{stem}.csv")
+    write_json(f"{stem}.run.json", {"seconds": 1.5 + seed, "peak_memory_mb": 100.0})
+    write_json(f"{stem}.card.json", {"result": {"image_bytes": 1234}})
+    names = {
+        "experiment": method,
+        "dataset": "d",
+        "source": "d",
+        "method": method,
+        "factor": 1,
+        "ipc": 10,
+        "seed": seed,
+    }
+    files = {
+        "stem": str(stem),
+        "runs": [f"{stem}.run.json"],
+        "card": [f"{stem}.card.json"],
+        "pool_runs": [],
+        "files": [],
+    }
+    return {**names, **files, "labels": "hard", "protocol": "p", "at": "", "outer": 7}
+
+
+# name of a component, network, method or source -> (what is computed, the components its results stand on besides)
+CASES: dict[str, tuple[Callable[[], Values], tuple[str, ...]]] = {
+    "streams": (streams, ()),
+    "data": (data, ("streams", "digits")),
+    "packing": (packing, ()),
+    "augment": (augment, ()),
+    "gradient": (gradient, ("packing", "convnet")),
+    "optim": (optim, ()),
+    "train": (train, ("streams", "augment", "convnet")),
+    "driver": (
+        driver, ("data", "digits", "streams", "packing", "augment", "gradient", "optim", "train", "idc", "convnet")
+    ),
+    "pool": (pool, ("data", "digits", "streams", "augment", "train", "convnet")),
+    "view": (views, ()),
+    "sets": (sets, ("packing",)),
+    "evaluate": (evaluation, ("data", "digits", "streams", "augment", "train", "convnet")),
+    "table": (table, ()),
+    "convnet": (convnet, ()),
+    "random": (methods, ("data", "digits", "streams", "packing", "initial")),
+}  # fmt: skip
