@@ -29,8 +29,6 @@ $(STAMP): requirements.lock pyproject.toml
 demo: venv ## real digits in, a table out: minutes on two CPU cores
 	$(BIN)/snakemake --cores all
 	@echo; $(BIN)/python -m ddlib.jobs.show digits
-	@echo; echo "Pictures of the synthetic sets:"; ls results/sets/*/ipc*/seed*/preview.png
-	@echo; echo "Figure: results/figures/digits.png    Runs, curves and pictures in MLflow: make ui"
 
 test: venv ## the fast tests, under ten minutes on two cores
 	$(PYTEST)
@@ -65,14 +63,14 @@ table: venv ## the table of a suite as far as it exists, marked partial
 plan: venv ## jobs, disk and hours a suite will take on this machine
 	@$(BIN)/python -m ddlib.jobs.plan $(SUITE)
 
-clean-suite: venv ## delete the results of a suite that no other suite uses
-	@$(BIN)/python -m ddlib.jobs.clean $(SUITE)
+clean-suite: venv ## delete the results of a suite that no other suite uses (asks; YES=1 does not)
+	@$(BIN)/python -m ddlib.jobs.clean $(if $(YES),--yes) $(SUITE)
 
 du: venv ## disk used, by kind of result
 	@$(BIN)/python -m ddlib.jobs.du
 
-adopt: venv ## let Snakemake take results copied from elsewhere as its own
-	@$(BIN)/python -m ddlib.jobs.adopt
+adopt: venv ## take FILE=results/... made with other settings as what the configuration asks for
+	@$(BIN)/python -m ddlib.jobs.adopt $(FILE)
 
 bench: venv ## measure this machine (benchmarks/)
 	$(BIN)/python -m benchmarks

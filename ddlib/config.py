@@ -158,9 +158,6 @@ class _Checker:
     def students(self, where: str, entry: list[str]) -> None:
         for name in entry:
             self.refer(where, name, self.config["networks"], "network")
-        own = where.removeprefix("students.")
-        if own in self.config["networks"] and entry != [own]:
-            self.found.append(f"{where}: a network has this name, and is a group of itself; choose another name")
 
     def protocols(self, where: str, entry: dict[str, Any]) -> None:
         if not self.refer(f"{where}.recipe", entry["recipe"], presets.PROTOCOLS, "protocol recipe"):

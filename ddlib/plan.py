@@ -165,7 +165,7 @@ class Plan:
         """A data set as a job is told of it."""
         entry = self.config["datasets"][name]
         source = registry.SOURCES[entry["source"]]
-        facts = {key: value for key, value in source.facts.items() if key != "orders"}
+        facts = {key: value for key, value in source.facts.items() if key not in ("orders", "images")}
         spec = {"order": "official", "heldout": 0.0, **facts, **entry}
         return {**spec, "mean": list(facts["mean"]), "std": list(facts["std"]), "version": source.version}
 
@@ -272,7 +272,7 @@ def rows(groups: Iterable[Mapping[str, Any]]) -> list[Spec]:
             cell = Cell(group["experiment"], ipc, seed, at, *tail)
             runs = [f"{stem}.run.json" for stem in phase_stems(cell.experiment, ipc, seed, group["phases"])]
             card = [f"{cell.set}card.json"] if group["phases"] else []
-            evaluation = [f"{cell.stem}.csv", f"{cell.stem}.json", f"{cell.stem}.run.json"]
+            evaluation = [f"{cell.stem}.csv"]
             facts = {key: group[key] for key in ("dataset", "source", "method", "factor", "outer", "pool_runs")}
             files = [*evaluation, *card, *runs, *group["pool_runs"]]
             out[cell.stem] = {**cell.__dict__, **facts, "stem": cell.stem, "card": card, "runs": runs, "files": files}

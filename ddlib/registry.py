@@ -28,9 +28,17 @@ class Entry:
         return getattr(importlib.import_module(module), attribute)
 
 
-_CIFAR = {"size": 32, "channels": 3, "mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010), "base_size": 32}
+_CIFAR = {
+    "size": 32,
+    "channels": 3,
+    "mean": (0.4914, 0.4822, 0.4465),
+    "std": (0.2023, 0.1994, 0.2010),
+    "base_size": 32,
+    "images": (50_000, 10_000),
+}
 
-# `facts` of a source: its shape, the published normalisation, whether a flip keeps the label, base size of IDC's rule.
+# `facts` of a source: its shape, the published normalisation, whether a flip keeps the label, base size of IDC's rule;
+# the orders it comes in, and how many images train and test have (these two are no part of a specification).
 SOURCES: dict[str, Entry] = {
     "digits": Entry(
         "ddlib.data.digits:load",

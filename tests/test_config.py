@@ -79,7 +79,7 @@ REFUSED = [
     ),
     ({"suites": {"x__y": {"experiments": ["a"]}}}, "suites.x__y: names with '__' are kept"),
     ({"suites": {"a": {"experiments": ["a"]}}}, "suites.a: an experiment of this name is a suite already"),
-    ({"students": {"small": ["wide"]}}, "students.small: a network has this name, and is a group of itself"),
+    ({"students": {"small": ["wide"]}}, "students.small: a network of this name is a group already"),
     # names that refer to names
     ({"default_suite": "tny"}, "default_suite: no suite is called 'tny'; did you mean 'tiny'?"),
     ({"suites": {"tiny": {"experiments": ["aa"]}}}, "suites.tiny.experiments: no experiment is called 'aa'"),

@@ -17,9 +17,9 @@ CODE = ROOT / "ddlib"
 # From the bottom up. A module or package imports those of lower lines, never its neighbours; inside a package all goes.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("artifacts", "streams", "registry", "presets", "locks", "paths"),
-    ("attempts", "checkpoints", "devices", "guard", "config", "tables"),
-    ("events", "run_facts", "plan"),
-    ("progress", "importer", "project", "disk"),
+    ("attempts", "checkpoints", "devices", "guard", "settings", "tables"),
+    ("events", "run_facts", "plan", "config"),
+    ("progress", "importer", "project", "todo", "disk"),
     ("nn", "data", "augment", "tracking"),
     ("train", "sets"),
     ("pool",),

@@ -133,7 +133,8 @@ def test_another_seed_or_stage_draws_anew_where_anything_is_drawn(method: str) -
 @pytest.mark.parametrize("kind", ["fresh", "view"])
 @pytest.mark.parametrize("method", LEARNING)
 def test_killed_after_any_step_and_resumed_is_equal(tmp_path: Path, method: str, kind: str, view: Any) -> None:
-    asked = problem(rows=view if kind == "view" else None, network={**NETWORK, "norm": "batch"}, ipc=1)
+    network = {**NETWORK, "norm": "batch"}
+    asked = problem(range(2, 5), rows=view if kind == "view" else None, network=network)
     over = {"pretrain_epochs": 1} if "pretrain_epochs" in settings(method) and kind == "fresh" else {}
     plan = recipe(method, asked, **over)
     whole = condense(plan, asked, (1, 2))
@@ -201,14 +202,6 @@ def test_snapshots_are_what_the_run_had_then(method: str) -> None:
     assert same(run(method), Condensed(long.images, long.initial, {}, long.losses)), "keeping them changes nothing"
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_snapshots_that_never_come_are_refused(method: str) -> None:
-    total = recipe(method).outer_iterations
-    for outer in (0, total + 1):
-        with pytest.raises(ValueError, match=f"no outer iteration {outer} .* runs {total}"):
-            run(method, snapshots=(outer,))
-
-
 @pytest.fixture(scope="module")
 def view(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """Two snapshots of a member with batch norm, as the rows of a selection."""
@@ -259,64 +252,15 @@ def test_matching_leaves_running_statistics_and_weights(method: str, chunk: int)
 
 
 @pytest.mark.parametrize("method", LEARNING)
-def test_a_loss_that_is_not_finite_stops_naming_the_place(tmp_path: Path, method: str) -> None:
-    checkpoint = Checkpoint(tmp_path, "made", {}, 0.0, say=lambda text: None)
-    with pytest.raises(FloatingPointError, match=r"in outer iteration [12] of 2: .*image_lr"):
-        condense(recipe(method, image_lr=1e30, match_augment="none"), problem(), (), checkpoint)
-    found = checkpoint.load()
-    if found is not None:
-        assert torch.isfinite(found[0]["images"]).all()
-        assert torch.isfinite(found[0]["loss"])
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_bad_starts_are_refused_with_numbers(method: str) -> None:
-    with pytest.raises(
-        ValueError, match=r"class 0 \(0\) of digits has 12 images; ipc 4 with factor 2 needs 4 x 2\^2 = 16"
-    ):
-        run(method, problem(ipc=4), init="mix", factor=2)
-    with pytest.raises(ValueError, match=r"no initialisation is called 'mixed': did you mean 'mix'"):
-        run(method, init="mixed")
-
-
-BAD = {
-    "real_batch": (13, r"class 0 \(0\) has 12 training images, fewer than real_batch 13"),
-    "inner_steps": (0, "inner_steps is at least 1, not 0"),
-    "synthetic_batch": (0, "synthetic_batch is at least 1, not 0"),
-    "network_batch": (0, "network_batch is at least 1, not 0"),
-    "match": ("gradients", "match is gradient or feature, not 'gradients'"),
-    "metric": ("l2", "no metric is called 'l2'"),
-    "matched": ("convs", "cannot match the parameters 'convs'"),
-    "match_augment": ("colour", "no augmentation is called 'colour'"),
-    "network_mix_probability": (1.5, "probability in 0-1 .* not 1.5"),
-    "image_momentum": (1.0, "0 <= momentum < 1, not 1.0"),
-    "decode": ("twice", "no decode is called 'twice'"),
-    "factor": (0, "factor is at least 1, not 0"),
-}
-
-
-@pytest.mark.parametrize("setting", BAD)
-@pytest.mark.parametrize("method", LEARNING)
-def test_bad_settings_are_refused_with_numbers(method: str, setting: str) -> None:
-    if setting not in settings(method):
-        pytest.skip(f"{method} has no {setting}")
-    value, message = BAD[setting]
-    with pytest.raises(ValueError, match=message):
-        run(method, **{setting: value})
-    with pytest.raises(ValueError, match="needs a network"):
-        run(method, problem(network=None))
-
-
-@pytest.mark.parametrize("method", LEARNING)
 def test_every_way_of_matching_moves_the_images(method: str) -> None:
     ways: list[dict[str, Any]] = [{"metric": metric} for metric in ("l1", "l1_mean", "cos")]
     ways += [{"matched": part} for part in ("conv_fc", "all")]
     ways += [{"match": "feature"}, {"network_samples": 0}, {"synthetic_batch": 3, "factor": 2, "init": "mix"}]
     ways += [{"factor": 2, "decode": "multi"}, {"factor": 2, "decode": "bound", "decode_limit": 6}]
-    plain = run(method)
+    plain = run(method, problem(range(3)))
     for way in ways:
         if set(way) <= set(settings(method)):
-            made = run(method, **way)
+            made = run(method, problem(range(3)), **way)
             moved = (made.images - made.initial).abs().amax((1, 2, 3))
             assert (moved > 0).all(), way
             assert not torch.equal(made.images, plain.images), way

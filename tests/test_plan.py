@@ -132,16 +132,13 @@ def test_paths_go_both_ways():
             made_by(path)
 
 
-def test_the_table_reads_what_the_jobs_write():
+def test_the_table_reads_scores_cards_and_costs():
     given = plan()
-    files = set(given.table_inputs("tiny"))
-    assert {path for path in files if path.endswith(("card.json", "small.json", "group.json"))} == {
-        f"results/{path}" for path in outputs(given, "tiny") if path.startswith(("sets", "evaluations"))
-    }
-    assert {path for path in files if path.endswith(".run.json")} == {
-        f"results/{path}".replace(".json", ".run.json")
+    wanted = {"sets": ".json", "evaluations": ".csv", "condensed": ".run.json", "pool": ".run.json"}
+    assert set(given.table_inputs("tiny")) == {
+        f"results/{path.removesuffix('.json')}{wanted[kind]}"
         for path in outputs(given, "tiny")
-        if path.startswith(("condensed", "evaluations", "pool"))
+        if (kind := path.split("/")[0]) in wanted
     }
     assert sum(row["method"] == "whole" for row in rows(given.groups("tiny"))) == 1
 

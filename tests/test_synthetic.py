@@ -113,7 +113,7 @@ def test_save_and_load_are_equal_and_equal_sets_have_equal_bytes(tmp_path: Path)
 def test_files_that_are_no_sets_are_refused(tmp_path: Path) -> None:
     made = synthetic()
     save_tensors(tmp_path / "other", {"a": torch.ones(1)})
-    with pytest.raises(ArtifactError, match="no synthetic set of format 1 .format None"):
+    with pytest.raises(ArtifactError, match=r"no synthetic set of format 1 \(format None"):
         SyntheticSet.load(tmp_path / "other")
     save_tensors(tmp_path / "edited", made.tensors(), {**made.facts(), "class_names": ["dog", "cat", "emu"]})
     with pytest.raises(ArtifactError, match="class names don't give its class_order_hash"):

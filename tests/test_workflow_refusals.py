@@ -95,7 +95,7 @@ def test_every_problem_of_a_configuration_is_named_before_any_job(tmp_path):
     assert "experiments.a.settings: unknown setting 'inner_step'; did you mean 'inner_steps'?" in said
     assert "experiments.a.settings.factor: 'two' is a str, it must be a int such as 2" in said
     assert "experiments.a.settings.metric: 'mze' is not one of" in said
-    assert "experiments.a.students: no group of students is called 'goup'; did you mean 'group'?" in said
+    assert "experiments.a.students: no network or group of students is called 'goup'; did you mean 'group'?" in said
     assert "image_lr" not in said
     assert not list(tiny.results.rglob("*.json")) if tiny.results.exists() else True
 

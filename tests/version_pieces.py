@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -43,7 +44,8 @@ def in_float64() -> Iterator[None]:
 
 
 def exact() -> Exact:
-    return Exact(**vars(digits()))
+    data = digits()
+    return Exact(**{field.name: getattr(data, field.name) for field in dataclasses.fields(data)})
 
 
 def ramp(*shape: int) -> Tensor:

@@ -50,7 +50,8 @@ def part(
         )
     heldout = stratified(labels, float(spec["heldout"]) if train else 0.0, "heldout")
     return RealData(
-        images=torch.from_numpy(np.ascontiguousarray(images)),
+        # cloned for plain strides: those of a new axis would take convolutions another way than data from a file
+        images=torch.from_numpy(images).clone(memory_format=torch.contiguous_format),
         labels=torch.from_numpy(labels.astype(np.int64)),
         class_names=names,
         scale=scale,

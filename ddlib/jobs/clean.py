@@ -91,7 +91,7 @@ def _needed(plan: Plan, suite: str) -> set[Path]:
     """Every file another suite needs: those of its cells, and of the pools and data sets behind them."""
     patterns = _cells(plan, suite) | _shown(suite)
     for name in _experiments(plan, suite):
-        patterns |= _whole(plan, name, own=True)
+        patterns |= _whole(plan, name, own=False)
     return {path for pattern in patterns for path in _matching(pattern)}
 
 

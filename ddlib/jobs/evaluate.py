@@ -78,6 +78,8 @@ def _source(given: Namespace, job: Job, test: Any) -> Any:
             f"{given.source} numbers its classes {made.class_names[:3]}.. and the test data {test.class_names[:3]}..: "
             "they are different data sets or orders. Prepare the data the set was made from."
         )
+    if made.space != "unit":
+        raise ValueError(f"{given.source} holds {made.space} pixels; students are trained on shares 0-1 (space unit)")
     images, labels = made.decode()
     return Labelled(images.to(job.device), labels.to(job.device), made.mean, made.std)
 

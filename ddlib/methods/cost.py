@@ -54,7 +54,8 @@ class Step:
     @property
     def key(self) -> str:
         """Steps of one key take the same time."""
-        return f"{self.kind} {self.name}: {self.images} images" + (f" with {self.real} real" if self.real else "")
+        how = f"{self.kind} {self.settings['match']}s" if self.kind == "match" else self.kind
+        return f"{how} {self.name}: {self.images} images" + (f" with {self.real} real" if self.real else "")
 
 
 Work = list[tuple[Step, float]]
@@ -180,5 +181,5 @@ def left(rule: str, spec: Spec, images: tuple[int, int], ipc: int) -> float:
     if rule == "prepare_data":
         return float(sum(images) * pixels)
     if rule == "condense":  # the set, its beginning, and snapshots
-        return 4.0 * len(spec["classes"]) * ipc * pixels * (2 + len(spec["snapshots"]))
-    return 4.0 * dataset["classes"] * ipc * pixels if rule == "merge" else 0.0
+        return float(4 * len(spec["classes"]) * ipc * pixels * (2 + len(spec["snapshots"])))
+    return float(4 * dataset["classes"] * ipc * pixels) if rule == "merge" else 0.0

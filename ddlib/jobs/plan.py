@@ -1,0 +1,161 @@
+"""What a suite will take (`make plan SUITE=x`): jobs, disk, and hours from steps timed on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ddlib import disk, project, todo
+from ddlib.jobs.job import guarded
+from ddlib.paths import MANIFESTS
+from ddlib.plan import Plan
+from ddlib.registry import SOURCES
+
+if TYPE_CHECKING:
+    from ddlib.methods.cost import Work
+
+PAPER_SCALE_HOURS = 500
+
+
+@dataclass
+class Tally:
+    """Sums over jobs by rule: how many, hours on one device, bytes."""
+
+    jobs: Counter[str] = field(default_factory=Counter)
+    hours: dict[str, float] = field(default_factory=dict)
+    bytes: dict[str, float] = field(default_factory=dict)
+
+    def add(self, rule: str, hours: float, size: float) -> None:
+        """One job more."""
+        self.jobs[rule] += 1
+        self.hours[rule] = self.hours.get(rule, 0.0) + hours
+        self.bytes[rule] = self.bytes.get(rule, 0.0) + size
+
+
+def main() -> None:
+    """Entry point."""
+    options = argparse.ArgumentParser(prog="python -m ddlib.jobs.plan", description=__doc__)
+    options.add_argument("suite", help="a suite, or an experiment, of config.yaml")
+    given = options.parse_args()
+    plan = project.load()
+    suite = project.suite(plan, given.suite)
+    open_jobs = {todo.manifest(job) for job in todo.to_do(plan, suite)}
+    clock = Clock(plan.config["machine"])
+    left, whole = Tally(), Tally()
+    for job in plan.jobs(suite):
+        hours, size = clock.hours(work(plan, *job)), bytes_of(plan, *job)
+        whole.add(job[0], hours, size)
+        if todo.manifest(job) in open_jobs:
+            left.add(job[0], hours, size)
+    print(table(suite, left, whole))
+    print(clock.told())
+    print(verdict(suite, left, whole, clock))
+
+
+class Clock:
+    """Times each kind of step once, on the device jobs would use."""
+
+    def __init__(self, machine: dict[str, Any]) -> None:
+        import torch
+
+        self.machine, self.began = machine, time.monotonic()
+        self.known: dict[str, tuple[float, int, int]] = {}  # key -> seconds, images timed with, images asked for
+        self.device = "cuda" if torch.cuda.is_available() and machine["device"] != "cpu" else "cpu"
+        torch.set_num_threads(machine["threads"])
+        cores = f"CPU ({machine['threads']} threads)"
+        self.description = torch.cuda.get_device_name() if self.device == "cuda" else cores
+
+    def hours(self, work: Work) -> float:
+        """Hours of a job's steps on one device."""
+        from ddlib.methods.cost import seconds
+
+        total = 0.0
+        for step, count in work:
+            if step.key not in self.known:
+                taken, images = seconds(step, self.device, self.machine["precision"])
+                self.known[step.key] = (taken, images, step.images + step.real)
+            total += count * self.known[step.key][0] / 3600
+        return total
+
+    def told(self) -> str:
+        """What was measured."""
+        rows = [("a step", "seconds", "timed with")]
+        for key, (taken, timed, asked) in sorted(self.known.items()):
+            rows.append((key, f"{taken:.4f}", "all images" if timed >= asked else f"{timed} images, scaled"))
+        spent = time.monotonic() - self.began
+        return f"\nMeasured on {self.description} in {spent:.0f} s, not compiled:\n{disk.columns(rows)}"
+
+
+def work(plan: Plan, rule: str, names: dict[str, Any]) -> Work:
+    """Steps of a job."""
+    from ddlib.methods import cost
+
+    if rule not in ("train_block", "condense", "evaluate"):
+        return []
+    spec = plan.spec(rule, names)
+    images = real_images(spec["dataset"])[0]
+    if rule == "train_block":
+        return cost.training(spec, plan.config["pools"][names["pool"]]["network"], images)
+    entry = plan.experiments[names["experiment"]]
+    if rule == "condense":
+        return cost.condensing(spec, entry["network"] or "", images)
+    if entry["method"] != "whole":
+        images = spec["dataset"]["classes"] * names["ipc"] * entry["settings"]["factor"] ** 2
+    return cost.evaluating(spec, images)
+
+
+def bytes_of(plan: Plan, rule: str, names: dict[str, Any]) -> float:
+    """Bytes of the tensors a job leaves."""
+    from ddlib.methods import cost
+
+    spec = plan.spec(rule, names)
+    if rule == "merge":
+        spec["dataset"] = plan.dataset(plan.experiments[names["experiment"]]["dataset"])
+    if "dataset" not in spec:
+        return 0.0
+    return cost.left(rule, spec, real_images(spec["dataset"]), int(names.get("per", names.get("ipc", 0))))
+
+
+def real_images(dataset: dict[str, Any]) -> tuple[int, int]:
+    """Images to train on (without those held out), and to test on."""
+    train, test = SOURCES[dataset["source"]].facts["images"]
+    return round(train * (1 - dataset["heldout"])), test
+
+
+def table(suite: str, left: Tally, whole: Tally) -> str:
+    """Jobs, disk and hours by rule: still to do, and in all."""
+    rows: list[tuple[str, ...]] = [("rule", "jobs to do", "in all", "disk in all", "device-hours to do", "in all")]
+    for rule in (rule for rule in MANIFESTS if whole.jobs[rule]):
+        hours = [_hours(tally.hours.get(rule, 0.0)) for tally in (left, whole)]
+        rows.append((rule, str(left.jobs[rule]), str(whole.jobs[rule]), disk.readable(whole.bytes[rule]), *hours))
+    size = disk.readable(sum(whole.bytes.values()))
+    hours = [_hours(sum(tally.hours.values())) for tally in (left, whole)]
+    rows.append(("all", str(left.jobs.total()), str(whole.jobs.total()), size, *hours))
+    return f"suite {suite} (beside these: its table and figure)\n{disk.columns(rows)}"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3f}" if hours < 1 else f"{hours:.1f}"
+
+
+def verdict(suite: str, left: Tally, whole: Tally, clock: Clock) -> str:
+    """What the hours are, and are not."""
+    hours = sum(left.hours.values())
+    lines = [
+        "Hours are extrapolated: steps timed above x steps asked for, one device at work. Not in them: starting jobs "
+        "(seconds each), reading data, scoring, and what compiling saves. To see what really ran: make status."
+    ]
+    if hours > PAPER_SCALE_HOURS:
+        lines.append(
+            f"This is paper scale: about {hours:,.0f} device-hours are to be done as measured on {clock.description}. "
+            f"{'Start it where there are GPUs, and' if clock.device == 'cpu' else 'Spread it over GPUs, and'} "
+            f"run `make plan SUITE={suite}` there first."
+        )
+    return "\n" + "\n".join(lines)
+
+
+if __name__ == "__main__":
+    guarded(main)
