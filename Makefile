@@ -5,12 +5,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SUITE ?= digits
 TEST_WORKERS ?= 2
-CODE := ddlib workflow/plugins tools tests $(wildcard benchmarks)
+CODE := ddlib workflow/plugins tools tests
 SNAKEFILES := workflow/Snakefile $(wildcard workflow/rules/*.smk)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test soak check audit ui status table plan clean-suite du adopt bench lock
+.PHONY: help venv demo test soak check audit ui status table plan clean-suite du adopt lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,9 +71,6 @@ du: venv ## disk used, by kind of result
 
 adopt: venv ## take FILE=results/... made with other settings as what the configuration asks for
 	@$(BIN)/python -m ddlib.jobs.adopt $(FILE)
-
-bench: venv ## measure this machine (benchmarks/)
-	$(BIN)/python -m benchmarks
 
 lock: ## write requirements.lock anew from pyproject.toml
 	$(PYTHON) tools/lock.py

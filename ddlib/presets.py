@@ -42,8 +42,8 @@ METHOD_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "default": _IDC,
         "cifar10": {},
         "cifar100": {},
-        # ours: 8x8 scans are not published with IDC. Too small to hold four in one; the first images of a class are less
-        # varied than random ones (at ipc 10: 87 % against 97 %). All chosen on a held-out fifth of the training images.
+        # ours: 8x8 scans are not published with IDC. Too small to hold four in one; the first images of a class are
+        # less varied than random ones (at ipc 10: 87 % against 97 %). All chosen on a held-out fifth of train.
         "digits": {
             "factor": 1,
             "init": "random",

@@ -70,7 +70,7 @@ class Progress(Generic[T]):
             self.events.progress(self.done, self.total, self.unit, self.eta_s)
 
     def _speaks(self, now: float, always: bool) -> bool:
-        """A bar five times a second; a line after five seconds, then one a minute, and the last: short loops say nothing."""
+        """A bar five times a second; a line after five seconds, one a minute, and the last. Short loops are silent."""
         if self.terminal:
             return always or now - self._shown >= BAR_SECONDS
         if not self._spoke:

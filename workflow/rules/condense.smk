@@ -1,12 +1,7 @@
 # From real images to synthetic ones: one job per stage and class phase, merged into sets.
 rule condense:
     input:
-        unpack(
-            guarded(
-                "condense",
-                condense_inputs,
-            )
-        ),
+        unpack(guarded("condense", condense_inputs)),
     output:
         manifest="results/condensed/{experiment}/per{per}/seed{seed}/stage{stage}/phase{phase}.json",
         run="results/condensed/{experiment}/per{per}/seed{seed}/stage{stage}/phase{phase}.run.json",

@@ -1,12 +1,7 @@
 # Students trained on a synthetic set and scored on the test data: one job per set, protocol and group of students.
 rule evaluate:
     input:
-        unpack(
-            guarded(
-                "evaluate",
-                evaluate_inputs,
-            )
-        ),
+        unpack(guarded("evaluate", evaluate_inputs)),
     output:
         manifest="results/evaluations/{experiment}/ipc{ipc}/seed{seed}/{at}{labels}/{protocol}/{students}.json",
         table="results/evaluations/{experiment}/ipc{ipc}/seed{seed}/{at}{labels}/{protocol}/{students}.csv",

@@ -1,0 +1,116 @@
+"""The long tests (`make soak`): the demo keeps its promise, a condensation survives kills, compiled is as eager."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from ddlib import project
+from ddlib.data import digits
+from ddlib.methods.driver import condense
+from ddlib.methods.idc import recipe
+from ddlib.methods.recipe import Problem
+from ddlib.objectives.matching import Execution
+
+ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.soak
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """The tracked parts of the repository, without results."""
+    for name in ("ddlib", "workflow", "envs"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "config.yaml", tmp_path)
+    return tmp_path
+
+
+def snakemake(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run Snakemake in a folder."""
+    command = [sys.executable, "-m", "snakemake", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_the_demo_shows_idc_above_random_and_initial_and_reruns_nothing(checkout: Path) -> None:
+    done = snakemake(checkout, "--cores", "all")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    table = pd.read_csv(checkout / "results/tables/digits.csv")
+    keys = ["ipc", "protocol", "network"]
+    by_name = {name: rows.set_index(keys).accuracy_mean for name, rows in table.groupby("experiment")}
+    idc = by_name["digits_idc"]
+    assert set(idc.index.get_level_values("ipc")) == {1, 10}
+    for other in ("digits__random", "digits_idc__initial"):
+        assert (idc > by_name[other].loc[idc.index]).all(), f"{idc}\n{by_name[other]}"
+    again = snakemake(checkout, "--cores", "all")
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_a_condensation_killed_at_random_moments_ends_with_the_same_bytes(checkout: Path) -> None:
+    assert snakemake(checkout, "--cores", "1", "results/data/digits/train.json").returncode == 0
+    plan = project.load(checkout)
+    where = {"experiment": "digits_idc", "per": 1, "seed": 0, "stage": 0, "phase": 0}
+    spec = plan.spec("condense", where)
+    spec["settings"] |= {"outer_iterations": 3, "inner_steps": 10}
+    machine = {**plan.config["machine"], "checkpoint_seconds": 0, "device": "cpu", "compile": "never"}
+
+    def command(name: str) -> list[str]:
+        stem = f"results/condensed/{name}/per1/seed0/stage0/phase0"
+        options = ["--spec", json.dumps(spec), "--machine", json.dumps(machine), "--gpus", "1"]
+        files = ["--train", "results/data/digits/train.json", "--output", f"{stem}.json", "--run", f"{stem}.run.json"]
+        return [sys.executable, "-m", "ddlib.jobs.condense", *options, *files]
+
+    environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    subprocess.run(command("whole"), cwd=checkout, env=environment, check=True, capture_output=True)
+    moments, kills = random.Random(0), 0
+    for _ in range(40):
+        job = subprocess.Popen(command("killed"), cwd=checkout, env=environment, stderr=subprocess.DEVNULL)
+        try:
+            code = job.wait(timeout=moments.uniform(3.0, 6.0))
+        except subprocess.TimeoutExpired:
+            job.kill()
+            job.wait()
+            kills += 1
+            continue
+        assert code == 0
+        break
+    else:
+        pytest.fail("the job never ended, though it goes on from its checkpoints")
+    assert kills >= 1
+    stems = [checkout / f"results/condensed/{name}/per1/seed0/stage0" for name in ("whole", "killed")]
+    for name in ("phase0.json", "phase0.safetensors", "phase0.initial.safetensors"):
+        first, second = (hashlib.sha256((stem / name).read_bytes()).hexdigest() for stem in stems)
+        assert first == second, name
+    assert not list((checkout / "results/checkpoints").rglob("*.safetensors"))
+    runs = [json.loads((stem / "phase0.run.json").read_text())["seconds"] for stem in stems]
+    assert runs[1] > 0.5 * runs[0], "seconds before a kill are counted"
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="there is no C++ compiler")
+def test_a_compiled_condensation_is_the_eager_one_up_to_rounding() -> None:
+    spec = project.load(ROOT).spec(
+        "condense", {"experiment": "digits_idc", "per": 2, "seed": 0, "stage": 0, "phase": 0}
+    )
+    settings = {**spec["settings"], "outer_iterations": 1, "inner_steps": 3, "network_samples": 64}
+    data, _ = digits.load(spec["dataset"], {})
+    found = []
+    for mode in ("never", "always"):
+        network = {**spec["network"], "width": 8}
+        problem = Problem(data, 2, range(10), 0, 8, network, execution=Execution(mode, 1))
+        began = time.monotonic()
+        found.append(condense(recipe(settings, problem), problem))
+        print(mode, f"{time.monotonic() - began:.1f} s")
+    eager, compiled = found
+    assert not torch.equal(eager.images, eager.initial)
+    assert torch.allclose(eager.images, compiled.images, atol=1e-5)
+    assert compiled.losses == pytest.approx(eager.losses, rel=1e-4)
