@@ -117,8 +117,19 @@ class Plan:
             "factor": entry["settings"].get("factor", 1),
             "phases": 0 if entry["method"] == "whole" else entry["phases"],
             "outer": entry["settings"].get("outer_iterations", 0),
+            "as_published": self._as_published(entry),
             "pool_runs": [f"{path.removesuffix('.json')}.run.json" for path in self.members(name)],
         }
+
+    def _as_published(self, entry: Mapping[str, Any]) -> list[str]:
+        """The protocols under which an experiment may stand beside the paper's number: those of the paper, untouched, if
+        its settings are the preset (but for factor and init, which name a variant) and it starts from no pool."""
+        known = presets.METHOD_SETTINGS.get(entry["method"], {"default": {}})
+        preset = {**known["default"], **known.get(self.config["datasets"][entry["dataset"]]["source"], {})}
+        variant = ("factor", "init")
+        same = all(entry["settings"].get(key) == value for key, value in preset.items() if key not in variant)
+        untouched = [name for name, given in self.config["protocols"].items() if given == {"recipe": name}]
+        return untouched if same and entry["pool"] is None else []
 
     def cells(self, suite: str) -> list[Cell]:
         """Every evaluation job of a suite, baselines included."""
@@ -274,6 +285,7 @@ def rows(groups: Iterable[Mapping[str, Any]]) -> list[Spec]:
             card = [f"{cell.set}card.json"] if group["phases"] else []
             evaluation = [f"{cell.stem}.csv"]
             facts = {key: group[key] for key in ("dataset", "source", "method", "factor", "outer", "pool_runs")}
+            facts["as_published"] = cell.protocol in group["as_published"] and not at
             files = [*evaluation, *card, *runs, *group["pool_runs"]]
             out[cell.stem] = {**cell.__dict__, **facts, "stem": cell.stem, "card": card, "runs": runs, "files": files}
     return [out[stem] for stem in sorted(out)]

@@ -54,7 +54,18 @@ def _scores(row: Mapping[str, Any]) -> pd.DataFrame:
     card = read_json(row["card"][0])["result"] if row["card"] else {"image_bytes": pd.NA}
     names = {
         key: row[key]
-        for key in ("experiment", "dataset", "source", "method", "factor", "ipc", "seed", "labels", "protocol")
+        for key in (
+            "experiment",
+            "dataset",
+            "source",
+            "method",
+            "factor",
+            "ipc",
+            "seed",
+            "labels",
+            "protocol",
+            "as_published",
+        )
     }
     costs = {
         "outer_iteration": int(row["at"][2:-1]) if row["at"] else row["outer"],
@@ -107,8 +118,8 @@ def _against_random(group: pd.DataFrame, random: pd.Series) -> dict[str, float]:
 
 
 def _published(first: pd.Series, known: pd.DataFrame) -> dict[str, Any]:
-    """What the paper states for the same method, data, ipc, network and protocol."""
-    same = pd.Series(True, index=known.index)
+    """What the paper states for the same method, data, ipc, network and protocol, with the paper's own settings."""
+    same = pd.Series(bool(first.as_published), index=known.index)
     for key in ("method", "source", "factor", "ipc", "network", "protocol"):
         same &= known[key] == first[key]
     if not same.any():

@@ -228,5 +228,5 @@ def test_paper_scale_is_said_plainly():
         device, description = "cpu", "CPU (1 threads)"
 
     said = planning.verdict("cifar", tally, tally, Clock())
-    assert "paper scale: about 12,345 device-hours are to be done as measured on CPU (1 threads)" in said
+    assert "paper scale: thousands of GPU-hours. As measured on CPU (1 threads) it is about 12,345 device-hours" in said
     assert "make plan SUITE=cifar" in said

@@ -114,20 +114,30 @@ def test_published_numbers_need_the_same_method_data_ipc_network_and_protocol(ma
         "students": {"group": ["convnet3"]},
         "pools": {"early": {"network": "convnet3"}},
     }
-    asked = {"seeds": [0], "network": "convnet3", "protocols": ["idc"]}
-    plan = Plan(resolve(merged(CONFIG, {**names, "experiments": {"a": asked, "b": asked}}), read(project.SCHEMA)))
-    cells = rows(plan.groups("a"))
-    for cell in cells:
-        write(cell)
-        scores = pd.read_csv(f"{cell['stem']}.csv").assign(network="convnet3")
-        scores.to_csv(f"{cell['stem']}.csv", index=False)
-    found = table("a", cells)
+    paper = {"outer_iterations": 2000, "inner_steps": 100, "network_samples": 2000, "real_batch": 64}
+    asked = {"seeds": [0], "network": "convnet3", "protocols": ["idc"], "settings": paper}
+
+    def tabled(**changes):
+        given = {**names, "experiments": {"a": asked, "b": asked}}
+        plan = Plan(resolve(merged(merged(CONFIG, given), changes), read(project.SCHEMA)))
+        cells = rows(plan.groups("a"))
+        for cell in cells:
+            write(cell)
+            scores = pd.read_csv(f"{cell['stem']}.csv").assign(network="convnet3")
+            scores.to_csv(f"{cell['stem']}.csv", index=False)
+        return table("a", cells)
+
+    found = tabled()
     assert line(found, "a").published == 0.367  # IDC-I: factor 1
     assert line(found, "a").published_source.endswith("IDC-I")
     for name in ("a__initial", "digits__random", "digits__whole"):
         assert math.isnan(line(found, name).published)
         assert line(found, name).published_source == ""
     assert "36.7%" in text(found)
+    fewer = {"experiments": {"a": {"settings": {"outer_iterations": 10}}}}
+    assert math.isnan(line(tabled(**fewer), "a").published), "other settings than the paper's"
+    other = {"protocols": {"idc": {"epochs": 10}}}
+    assert math.isnan(line(tabled(**other), "a").published), "a protocol that is the paper's by name only"
     assert math.isnan(line(table("tiny", made([0])), "a").published)
 
 

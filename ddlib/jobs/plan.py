@@ -150,7 +150,8 @@ def verdict(suite: str, left: Tally, whole: Tally, clock: Clock) -> str:
     ]
     if hours > PAPER_SCALE_HOURS:
         lines.append(
-            f"This is paper scale: about {hours:,.0f} device-hours are to be done as measured on {clock.description}. "
+            f"This is paper scale: thousands of GPU-hours. As measured on {clock.description} it is about "
+            f"{hours:,.0f} device-hours. "
             f"{'Start it where there are GPUs, and' if clock.device == 'cpu' else 'Spread it over GPUs, and'} "
             f"run `make plan SUITE={suite}` there first."
         )
