@@ -122,8 +122,8 @@ class Plan:
         }
 
     def _as_published(self, entry: Mapping[str, Any]) -> list[str]:
-        """The protocols under which an experiment may stand beside the paper's number: those of the paper, untouched, if
-        its settings are the preset (but for factor and init, which name a variant) and it starts from no pool."""
+        """The protocols under which an experiment may stand beside the paper's number: the paper's own, untouched,
+        if its settings are the preset (but for factor and init, which name a variant) and it starts from no pool."""
         known = presets.METHOD_SETTINGS.get(entry["method"], {"default": {}})
         preset = {**known["default"], **known.get(self.config["datasets"][entry["dataset"]]["source"], {})}
         variant = ("factor", "init")
