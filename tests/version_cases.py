@@ -149,6 +149,7 @@ def _cell(folder: Path, method: str, seed: int) -> dict[str, Any]:
         "source": "d",
         "method": method,
         "factor": 1,
+        "as_published": True,
         "ipc": 10,
         "seed": seed,
     }
