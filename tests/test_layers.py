@@ -17,9 +17,10 @@ CODE = ROOT / "ddlib"
 # From the bottom up. A module or package imports those of lower lines, never its neighbours; inside a package all goes.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("artifacts", "streams", "registry", "presets", "locks", "paths"),
-    ("attempts", "checkpoints", "devices", "guard", "settings", "tables"),
-    ("events", "run_facts", "plan", "config"),
-    ("progress", "importer", "project", "todo", "disk"),
+    ("attempts", "checkpoints", "devices", "guard", "settings", "tables", "experiments"),
+    ("events", "run_facts", "specs", "config"),
+    ("progress", "importer", "plan"),
+    ("project", "todo", "disk"),
     ("nn", "data", "augment", "tracking"),
     ("train", "sets"),
     ("pool",),

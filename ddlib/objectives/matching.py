@@ -17,20 +17,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ddlib.augment.siamese import Augmentation
 from ddlib.data.real import RealData
 from ddlib.nn.functional import Params, functional, functional_features, matched_names
 from ddlib.nn.norm import frozen_statistics
+from ddlib.objectives.draws import MatchDraws
 from ddlib.objectives.gradient import match_class, match_features
 from ddlib.pool.draw import Start
 from ddlib.sets.packing import decode, decoded_count
 from ddlib.streams import Batches, Streams
 from ddlib.train.compiler import Compiler, decide, forward_flops
-from ddlib.train.loop import Learning, State, Trainer, to_device
+from ddlib.train.loop import Learning, State, Trainer
 
 
 @dataclass
@@ -72,18 +71,17 @@ class GradientMatching:
         self.start, self.streams, self.execution = start, streams, execution
         self.inner_steps = int(settings["inner_steps"])
         self.device = data.labels.device
-        self.members = [data.of_class(label) for label in range(data.classes)]
         self._check()
         self.batches = Batches(streams, "network_batches", len(data.labels), settings["network_batch"])
-        self.augment = Augmentation(settings["match_augment"])
         self.decoding = (settings["factor"], settings["decode"], settings["decode_limit"])
         self.decoded = decoded_count(ipc, *self.decoding)
+        self.draws = MatchDraws(settings, data, classes, self.decoded, streams)
+        self.augment = self.draws.augment
         self.compiler = self._decide()
         self.chunk = self._chunk()
         learning = Learning.of(settings, "network_")
         self.trainer = Trainer(start.net, learning, data, streams, "network", self.compiler, execution.precision)
         self.match = self._matcher()
-        self._held: tuple[int, dict[str, Any]] = (-1, {})
 
     # ---- one outer iteration -----------------------------------------------------------------------------------
 
@@ -98,16 +96,16 @@ class GradientMatching:
 
     def gradient(self, images: Tensor, inner: Inner, step: int) -> tuple[Tensor, Tensor]:
         """(mean loss over classes 0-d, gradient [N, C, H, W]) of inner step `step` at the current network."""
-        draws = self._drawn(inner.outer)
+        draws = self.draws.of(inner.outer)
         stored = images.reshape(len(self.classes), self.ipc, *images.shape[1:])
         number = inner.outer * self.inner_steps + step
-        real = torch.stack([self.data.pixels(self._real_index(label, number)) for label in self.classes])
+        real = torch.stack([self.data.pixels(self.draws.real(label, number)) for label in self.classes])
         names = torch.tensor(self.classes, device=self.device)
         parts = {"stored": stored, "real": real, "label": names}
-        parts |= {name: values[step] for name, values in draws["tensors"].items()}
+        parts |= {name: values[step] for name, values in draws.tensors.items()}
         losses, gradients = [], []
         for first in range(0, len(self.classes), self.chunk):
-            choice = draws["choices"][step][first] if draws["choices"] else None
+            choice = draws.choices[step][first] if draws.choices else None
             loss, gradient = self._chunk_gradient(parts, first, inner.network, choice)
             losses.append(loss)
             gradients.append(gradient)
@@ -185,35 +183,6 @@ class GradientMatching:
 
         return matcher
 
-    # ---- what is drawn -----------------------------------------------------------------------------------------
-
-    def _drawn(self, outer: int) -> dict[str, Any]:
-        """Augmentation and subsampling of every inner step and class of an outer iteration: [steps, classes, ..]."""
-        if self._held[0] == outer:
-            return self._held[1]
-        calls = (self.inner_steps, self.data.classes)
-        rng = self.streams.at("match_augment", outer)
-        drawn = self.augment.draw(rng, calls, height=self.data.height, width=self.data.width)
-        chosen = drawn.pop("choice", None)
-        mine = {f"aug/{name}": values[:, self.classes] for name, values in drawn.items()}
-        if self.decoded > self.settings["synthetic_batch"]:
-            rng = self.streams.at("match_rows", outer)
-            order = np.argsort(rng.random((*calls, self.decoded)), axis=-1)
-            mine["rows"] = order[:, self.classes, : self.settings["synthetic_batch"]]
-        names = self.augment.choices
-        choices = None
-        if names and chosen is not None:
-            choices = [[names[int(number)] for number in row] for row in chosen[:, self.classes]]
-        self._held = (outer, {"tensors": to_device(mine, self.device), "choices": choices})
-        return self._held[1]
-
-    def _real_index(self, label: int, number: int) -> Tensor:
-        """Indices of the real batch `number` of a class: a permutation without replacement, its tail dropped."""
-        order = Batches(
-            self.streams, "class_batches", len(self.members[label]), self.settings["real_batch"], True, (label,)
-        )
-        return self.members[label][torch.from_numpy(order.batch(number)).to(self.device)]
-
     # ---- how it is executed ------------------------------------------------------------------------------------
 
     def _check(self) -> None:
@@ -224,7 +193,7 @@ class GradientMatching:
         if self.settings["match"] not in ("gradient", "feature"):
             raise ValueError(f"match is gradient or feature, not {self.settings['match']!r}")
         for label in self.classes:
-            if (there := len(self.members[label])) < self.settings["real_batch"]:
+            if (there := len(self.data.of_class(label))) < self.settings["real_batch"]:
                 raise ValueError(
                     f"class {label} ({self.data.class_names[label]}) has {there} training images, fewer than "
                     f"real_batch {self.settings['real_batch']}. Lower real_batch."

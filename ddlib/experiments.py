@@ -1,0 +1,52 @@
+"""The experiments a configuration names, completed: presets under their settings, and the baselines beside them.
+
+Nothing here imports torch or snakemake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from . import presets
+
+
+class Experiments:
+    """Experiments, suites and groups of students of a configuration resolved by :func:`ddlib.config.resolve`."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = config
+        self.students: dict[str, list[str]] = {**{n: [n] for n in config["networks"]}, **config["students"]}
+        self.suites: dict[str, dict[str, Any]] = {
+            **{name: {"experiments": [name]} for name in config["experiments"]},
+            **config["suites"],
+        }
+        self.experiments = self._experiments()
+
+    def _experiments(self) -> dict[str, dict[str, Any]]:
+        """The configured experiments and those added automatically, all keys present."""
+        out: dict[str, dict[str, Any]] = {}
+        for name, entry in self.config["experiments"].items():
+            full = {"network": None, "pool": None, "view": None, "evaluate_at": [], "labels": ["hard"], **entry}
+            full["settings"] = self._settings(entry)
+            classes = self.config["datasets"][entry["dataset"]]["classes"]
+            full["phases"] = classes // entry.get("classes_per_phase", classes)
+            out[name] = full
+            out[f"{name}__initial"] = self._selection("initial", entry["dataset"], full["settings"])
+        for dataset in self.config["datasets"]:
+            out[f"{dataset}__random"] = self._selection("random", dataset, {})
+            out[f"{dataset}__whole"] = {**self._selection("initial", dataset, {}), "method": "whole"}
+        return out
+
+    def _selection(self, method: str, dataset: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """A baseline that picks and packs real images: settings other than its own have no say in it."""
+        own = presets.METHOD_SETTINGS[method]["default"]
+        chosen = {**{key: settings.get(key, value) for key, value in own.items()}, "outer_iterations": 0}
+        none = {"network": None, "pool": None, "view": None}
+        return {**none, "method": method, "dataset": dataset, "settings": chosen, "evaluate_at": [], "phases": 1}
+
+    def _settings(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """Preset of the method for the data source, with the experiment's own settings over it."""
+        known = presets.METHOD_SETTINGS[entry["method"]]
+        source = self.config["datasets"][entry["dataset"]]["source"]
+        return {**known["default"], **known.get(source, {}), **entry.get("settings", {})}

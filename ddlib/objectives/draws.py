@@ -1,0 +1,70 @@
+"""What gradient matching draws at random: real batches, augmentation, subsampling; all of an outer iteration at once.
+
+For *all* classes of the data set, of which a class phase takes its slice: phases merged are what one phase would have
+made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddlib.augment.siamese import Augmentation
+from ddlib.data.real import RealData
+from ddlib.nn.functional import Params
+from ddlib.streams import Batches, Streams
+from ddlib.train.loop import to_device
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Draws of one outer iteration: tensors [steps, classes, ...] on the device, and the operations chosen, by name."""
+
+    tensors: Params
+    choices: list[list[str]] | None
+
+
+class MatchDraws:
+    """Draws for the classes `classes` of `data`; `decoded`: images a class decodes to. `settings`: ddlib/presets.py."""
+
+    def __init__(
+        self, settings: Mapping[str, Any], data: RealData, classes: Sequence[int], decoded: int, streams: Streams
+    ) -> None:
+        self.settings, self.data, self.classes, self.streams = settings, data, list(classes), streams
+        self.augment = Augmentation(settings["match_augment"])
+        self.decoded = decoded
+        self.members = {label: data.of_class(label) for label in classes}
+        self._held: tuple[int, Drawn] | None = None
+
+    def of(self, outer: int) -> Drawn:
+        """Augmentation of every inner step and class, and rows where a class decodes to more than `synthetic_batch`."""
+        if self._held is None or self._held[0] != outer:
+            self._held = (outer, self._draw(outer))
+        return self._held[1]
+
+    def _draw(self, outer: int) -> Drawn:
+        calls = (self.settings["inner_steps"], self.data.classes)
+        rng = self.streams.at("match_augment", outer)
+        drawn = self.augment.draw(rng, calls, height=self.data.height, width=self.data.width)
+        chosen = drawn.pop("choice", None)
+        mine = {f"aug/{name}": values[:, self.classes] for name, values in drawn.items()}
+        if self.decoded > self.settings["synthetic_batch"]:
+            rng = self.streams.at("match_rows", outer)
+            order = np.argsort(rng.random((*calls, self.decoded)), axis=-1)
+            mine["rows"] = order[:, self.classes, : self.settings["synthetic_batch"]]
+        names = self.augment.choices
+        choices = None
+        if names and chosen is not None:
+            choices = [[names[int(number)] for number in row] for row in chosen[:, self.classes]]
+        return Drawn(to_device(mine, self.data.labels.device), choices)
+
+    def real(self, label: int, number: int) -> Tensor:
+        """Indices of the real batch `number` of a class: a permutation without replacement, its tail dropped."""
+        members = self.members[label]
+        batches = Batches(self.streams, "class_batches", len(members), self.settings["real_batch"], True, (label,))
+        return members[torch.from_numpy(batches.batch(number)).to(members.device)]
