@@ -96,6 +96,18 @@ def save_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor], meta: Ma
     return found
 
 
+def content_hash(tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 (hex) of names, types, shapes and bytes of tensors, in the order of their names."""
+    import torch
+
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        found.update(canonical([name, str(value.dtype), list(value.shape)]).encode())
+        found.update(value.flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
 def load_tensors(
     path: str | Path, sha256: str | None = None, device: str = "cpu"
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

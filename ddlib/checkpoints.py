@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddlib.artifacts import ArtifactError, digest, load_tensors, locked, save_tensors
+from ddlib.artifacts import ArtifactError, content_hash, digest, load_tensors, locked, save_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -39,12 +39,26 @@ class Checkpoint:
         self.seconds, self.say = seconds, say
         self._generation, self._began, self._last = 0, time.monotonic(), time.monotonic()
         self.seconds_before = 0.0  # what earlier sessions spent on it, as of the checkpoint loaded
+        self.execution: dict[str, Any] = {}  # how this session computes (threads, chunk, ...), kept beside the state
 
     def _file(self, generation: int) -> Path:
         return self.stem.with_name(f"{self.stem.name}.{generation % 2}.safetensors")
 
     def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         """The newest valid checkpoint as (tensors, facts), or None. Says what it refuses, and why."""
+        found = self._newest()
+        if found is None:
+            return None
+        tensors, meta = found
+        self._generation, self.seconds_before = meta["generation"], meta["seconds"]
+        return tensors, meta["facts"]
+
+    def former_execution(self) -> dict[str, Any]:
+        """How the session computed that wrote the newest valid checkpoint ({} if there is none)."""
+        found = self._newest()
+        return {} if found is None else dict(found[1]["execution"])
+
+    def _newest(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         found = []
         for generation in (0, 1):
             path = self._file(generation)
@@ -52,18 +66,16 @@ class Checkpoint:
                 continue
             try:
                 tensors, meta = load_tensors(path)
+                if meta.get("content") != content_hash(tensors):
+                    raise ArtifactError(f"{path} is damaged: its content is not what was written")
             except ArtifactError as error:
                 self.say(f"checkpoint not used: {error}")
                 continue
             if meta.get("spec") != self.hash:
                 self.say(f"checkpoint not used: {path} belongs to another specification")
                 continue
-            found.append((meta["generation"], tensors, meta))
-        if not found:
-            return None
-        self._generation, tensors, meta = max(found, key=lambda item: item[0])
-        self.seconds_before = meta["seconds"]
-        return tensors, meta["facts"]
+            found.append((tensors, meta))
+        return max(found, key=lambda item: item[1]["generation"], default=None)
 
     @property
     def due(self) -> bool:
@@ -75,6 +87,7 @@ class Checkpoint:
         self._generation += 1
         spent = self.seconds_before + time.monotonic() - self._began
         meta = {"spec": self.hash, "generation": self._generation, "facts": dict(facts), "seconds": spent}
+        meta |= {"execution": self.execution, "content": content_hash(tensors)}
         save_tensors(self._file(self._generation), tensors, meta)
         self._last = time.monotonic()
 

@@ -149,3 +149,27 @@ def test_an_error_while_held_frees_it(tmp_path: Path) -> None:
         fails()
     with checkpoint(tmp_path).held():
         pass
+
+
+def test_a_flipped_bit_is_noticed_and_the_generation_before_is_used(tmp_path: Path) -> None:
+    said: list[str] = []
+    checkpoint = Checkpoint(tmp_path, "out", {"a": 1}, 0, say=said.append)
+    for step in (1, 2):
+        checkpoint.save({"x": torch.full((64,), float(step))}, {"step": step})
+    newest = max(tmp_path.rglob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+    damaged = bytearray(newest.read_bytes())
+    damaged[-1] ^= 1
+    newest.write_bytes(bytes(damaged))
+    found = Checkpoint(tmp_path, "out", {"a": 1}, 0, say=said.append).load()
+    assert found is not None
+    assert found[1] == {"step": 1}
+    assert any("damaged" in line for line in said)
+
+
+def test_how_a_session_computed_is_kept_beside_its_state(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path, "out", {"a": 1}, 0)
+    assert checkpoint.former_execution() == {}
+    checkpoint.execution = {"threads": 3, "class_chunk": 5}
+    checkpoint.save({"x": torch.zeros(2)}, {"step": 1})
+    assert Checkpoint(tmp_path, "out", {"a": 1}, 0).former_execution() == {"threads": 3, "class_chunk": 5}
+    assert Checkpoint(tmp_path, "out", {"a": 2}, 0).former_execution() == {}

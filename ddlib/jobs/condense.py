@@ -39,6 +39,8 @@ def _condense(given: Namespace, job: Job) -> None:
     data = RealData.load(given.train, job.device).fit()
     manifest = read_manifest(given.train, "data")
     job.events.dataset(data.name, manifest["files"]["tensors"]["sha256"], given.train)
+    checkpoint = job.checkpoint()
+    job.go_on_as(checkpoint)
     problem = Problem(
         data,
         spec["ipc"],
@@ -52,9 +54,8 @@ def _condense(given: Namespace, job: Job) -> None:
     )
     recipe = registry.lookup(registry.METHODS, spec["method"], "method").load()(spec["settings"], problem)
     if recipe.objective is not None:
-        job.facts |= {"compile_reason": recipe.objective.compiler.reason, "class_chunk": recipe.objective.chunk}
+        checkpoint.execution = job.computes(recipe.objective.compiler, recipe.objective.chunk)
         say(f"{job.description}, {recipe.objective.compiler.reason}, {recipe.objective.chunk} classes at once")
-    checkpoint = job.checkpoint()
     with checkpoint.held():
         made = condense(recipe, problem, spec["snapshots"], checkpoint, job.events)
         _save(given, data, recipe, made)

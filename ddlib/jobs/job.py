@@ -16,12 +16,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ddlib.artifacts import write_json
 from ddlib.checkpoints import Checkpoint
 from ddlib.devices import lease
 from ddlib.events import Events, NullEvents
+
+if TYPE_CHECKING:
+    from ddlib.train.compiler import Compiler
 
 RESULTS = Path("results")
 
@@ -62,6 +65,23 @@ class Job:
     def checkpoint(self, part: str = "") -> Checkpoint:
         """Checkpoints of this job's output (or of a part of it)."""
         return Checkpoint(RESULTS, stem(self.output) + part, self.spec, self.machine["checkpoint_seconds"], say=say)
+
+    def go_on_as(self, checkpoint: Checkpoint) -> None:
+        """Compute as the session did that wrote the checkpoint, if there is one: threads, chunk, precision and the
+        decision to compile change the last bits, and a resumed job ends with the bytes of an uninterrupted one."""
+        former = checkpoint.former_execution()
+        changed = [f"{key}: {value}" for key, value in former.items() if self.machine.get(key) != value]
+        if former:
+            self.machine = {**self.machine, **former}
+            _set_threads(self.machine, self.device)
+            say(f"going on from a checkpoint{', as it was begun: ' + ', '.join(changed) if changed else ''}")
+
+    def computes(self, compiler: Compiler, class_chunk: int | None = None) -> dict[str, Any]:
+        """How this session computes, for its checkpoints and the record of the run."""
+        chunk = self.machine["class_chunk"] if class_chunk is None else class_chunk
+        self.facts |= {"compile_reason": compiler.reason, "class_chunk": chunk}
+        kept = {key: self.machine[key] for key in ("threads", "precision")}
+        return {**kept, "class_chunk": chunk, "compile": "always" if compiler.enabled else "never"}
 
 
 def say(text: str) -> None:

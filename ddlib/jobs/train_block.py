@@ -26,6 +26,8 @@ def main() -> None:
         seconds_before, finished = 0.0, []
         with job.checkpoint().held():
             for member in spec["members"]:
+                own = job.checkpoint(f".member{member}")
+                job.go_on_as(own)
                 training = MemberTraining(
                     spec,
                     member,
@@ -35,14 +37,13 @@ def main() -> None:
                     job.machine["precision"],
                     job.events,
                 )
-                own = job.checkpoint(f".member{member}")
+                own.execution = job.computes(training.compiler)
                 trained = training.run(own)
                 seconds_before += own.seconds_before
                 finished.append(own)
                 files |= trained["files"]
                 result["members"][str(member)] = trained["last"]
                 result["epochs"] = trained["epochs"]
-                job.facts["compile_reason"] = training.compiler.reason
             write_manifest(given.output, "block", spec, files, result)
             job.facts["seconds_before"] = seconds_before
             for own in finished:
