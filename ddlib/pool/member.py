@@ -150,7 +150,7 @@ class MemberTraining:
         row["train_clean"] = row["heldout"] = float("nan")
         if keep or happened:
             logits = logits_of(self.net, state, self.fit)
-            row["train_clean"] = float((logits.argmax(1) == self.fit.labels).float().mean())
+            row["train_clean"] = float((logits.argmax(1) == self.fit.labels).double().mean())
             if happened:
                 happened.add_errors(logits, self.fit.labels)
         if keep:

@@ -238,4 +238,4 @@ def logits_of(net: nn.Module, state: State, source: Source, batch: int = 500) ->
 
 def accuracy(net: nn.Module, state: State, source: Source) -> float:
     """Share (0-1) of a source's images a network classifies right."""
-    return float((logits_of(net, state, source).argmax(1) == source.labels).float().mean())
+    return float((logits_of(net, state, source).argmax(1) == source.labels).double().mean())
