@@ -60,7 +60,7 @@ def _condense(given: Namespace, job: Job) -> None:
         made = condense(recipe, problem, spec["snapshots"], checkpoint, job.events)
         _save(given, data, recipe, made)
         job.facts["seconds_before"] = checkpoint.seconds_before
-        checkpoint.discard()
+        job.finished.append(checkpoint)
 
 
 def _rows(selection: Path | None) -> list[dict[str, Any]] | None:

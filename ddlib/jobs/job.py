@@ -61,6 +61,7 @@ class Job:
     spec: Mapping[str, Any]
     events: NullEvents
     facts: dict[str, Any] = field(default_factory=dict)
+    finished: list[Checkpoint] = field(default_factory=list)  # discarded when everything is written
 
     def checkpoint(self, part: str = "") -> Checkpoint:
         """Checkpoints of this job's output (or of a part of it)."""
@@ -123,6 +124,8 @@ def at_work(rule: str, options: argparse.Namespace, tags: Mapping[str, Any]) -> 
         seconds = time.monotonic() - wall + job.facts.pop("seconds_before", 0.0)
         record = _record(job, held, seconds, began, commit, dirty)
         write_json(options.run, record)
+        for checkpoint in job.finished:
+            checkpoint.discard()
         job.events.end("finished", seconds=seconds, peak_memory_mb=record["peak_memory_mb"])
 
 

@@ -23,7 +23,7 @@ def main() -> None:
         data = RealData.load(given.train, job.device)
         files: dict[str, Path] = {}
         result: dict[str, Any] = {"members": {}}
-        seconds_before, finished = 0.0, []
+        seconds_before = 0.0
         with job.checkpoint().held():
             for member in spec["members"]:
                 own = job.checkpoint(f".member{member}")
@@ -40,14 +40,12 @@ def main() -> None:
                 own.execution = job.computes(training.compiler)
                 trained = training.run(own)
                 seconds_before += own.seconds_before
-                finished.append(own)
+                job.finished.append(own)
                 files |= trained["files"]
                 result["members"][str(member)] = trained["last"]
                 result["epochs"] = trained["epochs"]
             write_manifest(given.output, "block", spec, files, result)
             job.facts["seconds_before"] = seconds_before
-            for own in finished:
-                own.discard()
 
 
 if __name__ == "__main__":
