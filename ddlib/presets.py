@@ -128,7 +128,6 @@ MACHINE: dict[str, Any] = {
     "data_dir": "data",
     "download": False,
     "device": "auto",  # auto | cpu | cuda
-    "workers": 0,
     "threads": 1,  # CPU threads of a job
     "class_chunk": 0,  # classes matched at once; 0: 1 where compiled on the CPU, else measured default
     "compile": "auto",  # auto | always | never

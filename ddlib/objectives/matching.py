@@ -164,9 +164,14 @@ class GradientMatching:
                 with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
                     return apply(params, buffers, x)
 
+            def maps(params: Params, x: Tensor) -> list[Tensor]:
+                assert features is not None
+                with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
+                    found = features(params, buffers, x)
+                return [held.to(x.dtype) for held in found]
+
             real = seen(parts["real"])
             if features is not None:
-                maps = lambda params, x: features(params, buffers, x)  # noqa: E731
                 return match_features(maps, params, prepare, parts["stored"], real, block, block)
             return match_class(call, params, names, prepare, parts["stored"], real, parts["label"], metric)
 
