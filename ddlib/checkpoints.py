@@ -78,6 +78,11 @@ class Checkpoint:
         return max(found, key=lambda item: item[1]["generation"], default=None)
 
     @property
+    def spent(self) -> float:
+        """Spent on it until now: by the sessions before, and by this one."""
+        return self.seconds_before + time.monotonic() - self._began
+
+    @property
     def due(self) -> bool:
         """Whether `seconds` have passed since the last saving."""
         return time.monotonic() - self._last >= self.seconds
@@ -85,8 +90,7 @@ class Checkpoint:
     def save(self, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
         """Write the next generation over the one before the last."""
         self._generation += 1
-        spent = self.seconds_before + time.monotonic() - self._began
-        meta = {"spec": self.hash, "generation": self._generation, "facts": dict(facts), "seconds": spent}
+        meta = {"spec": self.hash, "generation": self._generation, "facts": dict(facts), "seconds": self.spent}
         meta |= {"execution": self.execution, "content": content_hash(tensors)}
         save_tensors(self._file(self._generation), tensors, meta)
         self._last = time.monotonic()

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from . import presets, registry
+from .pool_settings import pool_problems, view_for, view_problems, window_problems
 from .registry import nearest
-from .settings import BOOLEAN, settings_problems
+from .settings import BOOLEAN, method_settings, settings_problems
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 RESERVED = "__"
@@ -27,7 +28,10 @@ class ConfigError(ValueError):
 def numeric(value: Any) -> Any:
     """`value` with numeric strings made numbers: YAML reads 1e-3 as text, and so come values from --config."""
     if isinstance(value, dict):
-        return {key: numeric(item) for key, item in value.items()}
+        return {
+            str(key) if isinstance(key, int) and not isinstance(key, bool) else key: numeric(item)
+            for key, item in value.items()
+        }
     if isinstance(value, list):
         return [numeric(item) for item in value]
     if isinstance(value, str) and _NUMBER.fullmatch(value):
@@ -62,7 +66,8 @@ def resolve(raw: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]
     """The checked configuration with defaults filled in. ConfigError with every problem found."""
     config: dict[str, Any] = numeric(copy.deepcopy(dict(raw)))
     config.setdefault("pools", {})
-    problems = _schema_problems(config, schema)
+    config.setdefault("masksets", {})
+    problems = _schema_problems(config, schema) or _spread_budgets(config)
     if problems:
         raise ConfigError(_report(problems))
     config["machine"] = {**presets.MACHINE, **config["machine"]}
@@ -101,16 +106,32 @@ def _schema_problem(error: Any) -> list[str]:
     return [f"{where}: {error.message}{hint}"]
 
 
+def _spread_budgets(config: Mapping[str, Any]) -> list[str]:
+    """Experiments with a `budget` are given the same `ipc`; what is wrong where one has both, or neither."""
+    found = []
+    for name, entry in config["experiments"].items():
+        if ("ipc" in entry) is ("budget" in entry):
+            has = "both" if "ipc" in entry else "neither"
+            found.append(
+                f"experiments.{name}: it has {has} of `ipc` (images per class, each condensed by itself) and `budget` "
+                "(condensed together): give one of the two"
+            )
+        elif "budget" in entry:
+            entry["ipc"] = sorted(entry["budget"])
+    return found
+
+
 class _Checker:
     """Names that refer to names, and numbers that only make sense together."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
         self.found: list[str] = []
+        self.sound_pools: set[str] = set()
 
     def problems(self) -> list[str]:
         self.names()
-        for kind in ("datasets", "networks", "students", "protocols", "pools", "experiments", "suites"):
+        for kind in ("datasets", "networks", "students", "protocols", "pools", "masksets", "experiments", "suites"):
             for name, entry in self.config[kind].items():
                 getattr(self, kind)(f"{kind}.{name}", entry)
         known = self.config["suites"] | self.config["experiments"]
@@ -118,7 +139,7 @@ class _Checker:
         return self.found
 
     def names(self) -> None:
-        for kind in ("datasets", "experiments", "suites", "pools"):
+        for kind in ("datasets", "experiments", "suites", "pools", "masksets"):
             for name in self.config[kind]:
                 if RESERVED in name:
                     self.found.append(
@@ -176,15 +197,12 @@ class _Checker:
     def pools(self, where: str, entry: dict[str, Any]) -> None:
         self.refer(f"{where}.dataset", entry["dataset"], self.config["datasets"], "data set")
         self.refer(f"{where}.network", entry["network"], self.config["networks"], "network")
-        training = entry.get("training", {})
-        recipe = training.get("recipe", "idc")
+        recipe = entry.get("training", {}).get("recipe", "idc")
         if self.refer(f"{where}.training.recipe", recipe, presets.POOL_TRAINING, "training recipe"):
-            given = {key: value for key, value in training.items() if key != "recipe"}
-            self.found += settings_problems(f"{where}.training", given, presets.POOL_TRAINING[recipe])
-            epochs = given.get("epochs", presets.POOL_TRAINING[recipe]["epochs"])
-            late = [e for e in _listed(entry.get("snapshots")) if e > epochs]
-            if late:
-                self.found.append(f"{where}.snapshots: epochs {late} are beyond the pool's {epochs} epochs")
+            problems = pool_problems(where, entry)
+            self.found += problems
+            if not problems:
+                self.sound_pools.add(where.removeprefix("pools."))
 
     def experiments(self, where: str, entry: dict[str, Any]) -> None:
         if not self.refer(f"{where}.dataset", entry["dataset"], self.config["datasets"], "data set"):
@@ -211,12 +229,55 @@ class _Checker:
             self.found.append(f"{where}: key 'network' is missing: {entry['method']} needs a network")
         elif "network" in entry:
             self.refer(f"{where}.network", entry["network"], self.config["networks"], "network")
-        resolved = {**defaults["default"], **defaults.get(source, {}), **settings}
+        if "speedup" in settings and "outer_iterations" in settings:
+            self.found.append(
+                f"{where}.settings: speedup is a number of outer iterations by another name: give one of the two"
+            )
+        resolved = method_settings(entry["method"], source, settings)
         beyond = [outer for outer in entry.get("evaluate_at", []) if outer >= resolved.get("outer_iterations", 0)]
         if beyond:
             last = resolved.get("outer_iterations", 0)
             self.found.append(f"{where}.evaluate_at: {beyond} is not before the last outer iteration, {last}")
+        before = len(self.found)
         self.view(where, entry, facts)
+        self.masks(where, entry, facts)
+        if len(self.found) == before:
+            self.budget(where, entry)
+
+    def budget(self, where: str, entry: dict[str, Any]) -> None:
+        """What is condensed together starts from the same networks."""
+        ipcs, view, masks = entry["ipc"] if "budget" in entry else [], entry.get("view"), entry.get("masks")
+        views = [view_for(view, ipc) for ipc in ipcs] if view else []
+        named = [masks[str(ipc)] for ipc in ipcs] if isinstance(masks, dict) else []
+        for what, each in (("view", views), ("masks", named)):
+            if any(other != each[0] for other in each):
+                self.found.append(
+                    f"{where}.budget: ipc {', '.join(map(str, ipcs))} would be condensed together, at the same "
+                    f"networks, but their {what} differ: give `ipc` instead of `budget`, or one {what} for all"
+                )
+
+    def masks(self, where: str, entry: dict[str, Any], facts: Mapping[str, Any]) -> None:
+        """Mask sets of an experiment: one, or one by ipc, of its data set and network."""
+        named = entry.get("masks")
+        if bool(facts.get("masks")) is not bool(named):
+            needs = "needs `masks`, the name of a mask set" if facts.get("masks") else "does not make networks sparse"
+            self.found.append(f"{where}.masks: {entry['method']} {needs}")
+            return
+        if isinstance(named, dict) and (missing := [n for n in entry["ipc"] if str(n) not in named]):
+            self.found.append(f"{where}.masks: none for ipc {missing}, only for {', '.join(named)}")
+        for name in dict.fromkeys(named.values() if isinstance(named, dict) else [named] if named else []):
+            if not self.refer(f"{where}.masks", name, self.config["masksets"], "mask set"):
+                continue
+            for key in ("dataset", "network"):
+                if entry.get(key) != (have := self.config["masksets"][name][key]):
+                    self.found.append(
+                        f"{where}.masks: the {key} of {name} is {have}, the experiment's {entry.get(key)}"
+                    )
+
+    def masksets(self, where: str, entry: dict[str, Any]) -> None:
+        self.refer(f"{where}.dataset", entry["dataset"], self.config["datasets"], "data set")
+        self.refer(f"{where}.network", entry["network"], self.config["networks"], "network")
+        self.found += settings_problems(where, {"kind": entry["kind"]}, {"kind": "uniform"})
 
     def view(self, where: str, entry: dict[str, Any], facts: Mapping[str, Any]) -> None:
         pool, view = entry.get("pool"), entry.get("view")
@@ -230,7 +291,9 @@ class _Checker:
         if not facts.get("pool"):
             self.found.append(f"{where}.pool: {entry['method']} does not start from a pool")
         elif self.refer(f"{where}.pool", pool, self.config["pools"], "pool"):
-            self.found += [f"{where}.{problem}" for problem in view_problems(entry, self.config["pools"][pool])]
+            self.found += [f"{where}.view{problem}" for problem in window_problems(entry["view"], entry["ipc"])]
+            if pool in self.sound_pools:
+                self.found += [f"{where}.{problem}" for problem in view_problems(entry, self.config["pools"][pool])]
             if (view or {}).get("metric") == "heldout" and not self.config["datasets"][entry["dataset"]].get("heldout"):
                 self.found.append(
                     f"{where}.view.metric: data set {entry['dataset']} has nothing held out; set its heldout"
@@ -243,27 +306,3 @@ class _Checker:
             self.refer(f"{where}.protocols", name, self.config["protocols"], "protocol")
         if "students" in entry:
             self.refer(f"{where}.students", entry["students"], self._students(), "network or group of students")
-
-
-def _listed(snapshots: Any) -> list[int]:
-    return snapshots if isinstance(snapshots, list) else []
-
-
-def view_problems(experiment: Mapping[str, Any], pool: Mapping[str, Any]) -> list[str]:
-    """What a view asks that its pool cannot have."""
-    view, found = experiment["view"], []
-    for key in ("dataset", "network"):
-        if experiment.get(key) != pool[key]:
-            found.append(f"pool: its {key} is {pool[key]}, the experiment's is {experiment.get(key)}")
-    training = {**presets.POOL_TRAINING[pool.get("training", {}).get("recipe", "idc")], **pool.get("training", {})}
-    kept = pool.get("snapshots", "all")
-    there = {"all": list(range(training["epochs"] + 1)), "last": [training["epochs"]]}.get(str(kept)) or _listed(kept)
-    missing = [epoch for epoch in view.get("epochs", []) if epoch not in there]
-    if missing:
-        found.append(f"view.epochs: {missing} are not among the pool's snapshots {there}")
-    window = [key for key in ("metric", "low", "high") if key in view]
-    if window and len(window) < 3:
-        found.append(f"view: a metric window needs metric, low and high; it has only {', '.join(window)}")
-    elif window and view["low"] >= view["high"]:
-        found.append(f"view: low {view['low']} is not below high {view['high']}")
-    return found

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import presets
+from .settings import method_settings
 
 
 class Experiments:
@@ -27,8 +28,17 @@ class Experiments:
         """The configured experiments and those added automatically, all keys present."""
         out: dict[str, dict[str, Any]] = {}
         for name, entry in self.config["experiments"].items():
-            full = {"network": None, "pool": None, "view": None, "evaluate_at": [], "labels": ["hard"], **entry}
+            full = {
+                "network": None,
+                "pool": None,
+                "view": None,
+                "masks": None,
+                "evaluate_at": [],
+                "labels": ["hard"],
+                **entry,
+            }
             full["settings"] = self._settings(entry)
+            full["shared"] = "budget" in entry and len(entry["ipc"]) > 1 and full["settings"]["outer_iterations"] > 0
             classes = self.config["datasets"][entry["dataset"]]["classes"]
             full["phases"] = classes // entry.get("classes_per_phase", classes)
             out[name] = full
@@ -42,11 +52,10 @@ class Experiments:
         """A baseline that picks and packs real images: settings other than its own have no say in it."""
         own = presets.METHOD_SETTINGS[method]["default"]
         chosen = {**{key: settings.get(key, value) for key, value in own.items()}, "outer_iterations": 0}
-        none = {"network": None, "pool": None, "view": None}
+        none = {"network": None, "pool": None, "view": None, "masks": None, "shared": False}
         return {**none, "method": method, "dataset": dataset, "settings": chosen, "evaluate_at": [], "phases": 1}
 
     def _settings(self, entry: Mapping[str, Any]) -> dict[str, Any]:
         """Preset of the method for the data source, with the experiment's own settings over it."""
-        known = presets.METHOD_SETTINGS[entry["method"]]
         source = self.config["datasets"][entry["dataset"]]["source"]
-        return {**known["default"], **known.get(source, {}), **entry.get("settings", {})}
+        return method_settings(entry["method"], source, entry.get("settings", {}))

@@ -7,11 +7,13 @@ results/events/<stem without results/>.jsonl.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 DATA = "results/data/{dataset}"
 BLOCK = "results/pool/{pool}/block{block}"
 VIEW = "results/views/{experiment}/ipc{ipc}/seed{seed}/selection"
+MASKS = "results/masks/{maskset}/seed{seed}/chunk{chunk}"
 PHASE = "results/condensed/{experiment}/per{per}/seed{seed}/stage{stage}/phase{phase}"
 SET = "results/sets/{experiment}/ipc{ipc}/seed{seed}/{at}"
 EVALUATION = "results/evaluations/{experiment}/ipc{ipc}/seed{seed}/{at}{labels}/{protocol}/{students}"
@@ -23,6 +25,7 @@ MANIFESTS: dict[str, tuple[str, ...]] = {
     "prepare_data": (f"{DATA}/train.json", f"{DATA}/test.json"),
     "train_block": (f"{BLOCK}.json",),
     "select_view": (f"{VIEW}.json",),
+    "draw_masks": (f"{MASKS}.json",),
     "condense": (f"{PHASE}.json",),
     "merge": (f"{SET}card.json",),
     "evaluate": (f"{EVALUATION}.json",),
@@ -33,7 +36,7 @@ _NAME, _NUMBER = r"[a-z0-9][a-z0-9_]*", r"\d+"
 _PATTERNS = {
     "at": r"(?:at\d+/)?",
     "per": r"\d+(?:-\d+)*",
-    **dict.fromkeys(("ipc", "seed", "stage", "phase", "block"), _NUMBER),
+    **dict.fromkeys(("ipc", "seed", "stage", "phase", "block", "chunk"), _NUMBER),
 }
 
 
@@ -52,6 +55,30 @@ def _pattern(template: str) -> str:
         return f"(?P<{field[1]}>{_PATTERNS.get(field[1], _NAME)})"
 
     return re.sub(r"\\\{(\w+)\\\}", group, re.escape(template))
+
+
+def per(ipc: int | Sequence[int]) -> str:
+    """Images per class as they stand in the path of a condensation: 10, or 1-10-50 of those condensed together."""
+    return str(ipc) if isinstance(ipc, int) else "-".join(map(str, ipc))
+
+
+def budgets(per: int | str) -> int | list[int]:
+    """Back from :func:`per`: 10, or [1, 10, 50]."""
+    found = [int(ipc) for ipc in str(per).split("-")]
+    return found[0] if len(found) == 1 else found
+
+
+def leading(per: int | str) -> int:
+    """The first of the images per class condensed together: the view all of them start from is filed under it."""
+    return int(str(per).split("-")[0])
+
+
+def part(condensed: int | Sequence[int], ipc: int, kind: str) -> str:
+    """The name, in the manifest of a condensation for `condensed` images per class, of what it made for `ipc`.
+
+    `kind`: set, initial or at<outer iteration>; its own name alone, ``ipc10/set`` beside others.
+    """
+    return kind if isinstance(condensed, int) else f"ipc{ipc}/{kind}"
 
 
 def phase_stems(experiment: str, per: int | str, seed: int | str, phases: int) -> list[str]:

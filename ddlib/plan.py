@@ -11,9 +11,11 @@ from itertools import product
 from typing import Any
 
 from . import presets
-from .paths import BLOCK, EVALUATION, MANIFESTS, SET, phase_stems
+from .paths import BLOCK, EVALUATION, MANIFESTS, MASKS, SET, leading, per, phase_stems
+from .pool_settings import training, view_for
 from .registry import versions
-from .specs import Spec, Specs
+from .settings import method_settings
+from .specs import MASKS_A_CHUNK, Spec, Specs
 
 
 @dataclass(frozen=True)
@@ -75,18 +77,46 @@ class Plan(Specs):
             "phases": 0 if entry["method"] == "whole" else entry["phases"],
             "outer": entry["settings"].get("outer_iterations", 0),
             "as_published": self._as_published(entry),
+            **({"budget": entry["ipc"]} if entry["shared"] else {}),
             "pool_runs": [f"{path.removesuffix('.json')}.run.json" for path in self.members(name)],
         }
 
     def _as_published(self, entry: Mapping[str, Any]) -> list[str]:
         """The protocols under which an experiment may stand beside the paper's number: the paper's own, untouched,
-        if its settings are the preset (but for factor and init, which name a variant) and it starts from no pool."""
-        known = presets.METHOD_SETTINGS.get(entry["method"], {"default": {}})
-        preset = {**known["default"], **known.get(self.config["datasets"][entry["dataset"]]["source"], {})}
-        variant = ("factor", "init")
+        if its settings are the preset (but for factor, init and the number of outer iterations, which name a variant
+        that ddlib/published.csv tells apart) and it starts from what the paper starts from."""
+        if entry["method"] not in presets.METHOD_SETTINGS:
+            return []
+        source = self.config["datasets"][entry["dataset"]]["source"]
+        preset = method_settings(entry["method"], source, {})
+        variant = ("factor", "init", "outer_iterations")
         same = all(entry["settings"].get(key) == value for key, value in preset.items() if key not in variant)
         untouched = [name for name, given in self.config["protocols"].items() if given == {"recipe": name}]
-        return untouched if same and entry["pool"] is None else []
+        return untouched if same and self._start(entry) == presets.PUBLISHED_STARTS.get(entry["method"]) else []
+
+    def assumed(self, suite: str) -> list[str]:
+        """A line for every experiment of a suite that stands on settings published for other cells than its own."""
+        found = []
+        for name in self.suites[suite]["experiments"]:
+            entry = self.experiments[name]
+            known = presets.ASSUMED.get(entry["method"])
+            if known is None or self._start(entry) != presets.PUBLISHED_STARTS[entry["method"]]:
+                continue
+            there = known["known"].get(self.config["datasets"][entry["dataset"]]["source"], ())
+            if cells := [str(ipc) for ipc in entry["ipc"] if ipc not in there]:
+                found.append(f"{name} at ipc {', '.join(cells)}: assumed: {known['what']}")
+        return found
+
+    def _start(self, entry: Mapping[str, Any]) -> Spec | None:
+        """What the networks of an experiment's outer iterations are (None: new ones)."""
+        if entry["pool"] is None:
+            return None
+        pool, masks = self.config["pools"][entry["pool"]], entry["masks"]
+        return {
+            "training": training(pool, 0) if not pool.get("diversity") else None,
+            "view": view_for(entry["view"], entry["ipc"][0]),
+            "masks": self._sparse(masks) if isinstance(masks, str) else masks,
+        }
 
     def cells(self, suite: str) -> list[Cell]:
         """Every evaluation job of a suite, baselines included."""
@@ -101,9 +131,30 @@ class Plan(Specs):
         blocks = -(-entry["view"]["members"] // per_block)
         return [f"{BLOCK.format(pool=entry['pool'], block=block)}.json" for block in range(blocks)]
 
+    def masks(self, experiment: str, ipc: int | str, seed: int | str) -> list[str]:
+        """Manifests of the chunks of masks an experiment's outer iterations need (magnitude draws none)."""
+        maskset = self.maskset(experiment, ipc)
+        if maskset is None or self.config["masksets"][maskset]["kind"] == "magnitude":
+            return []
+        chunks = -(-self.experiments[experiment]["settings"]["outer_iterations"] // MASKS_A_CHUNK)
+        return [f"{MASKS.format(maskset=maskset, seed=seed, chunk=chunk)}.json" for chunk in range(chunks)]
+
     def phases(self, experiment: str, ipc: int | str, seed: int | str) -> list[str]:
         """Stems of the condensed tensors a synthetic set is merged from."""
-        return phase_stems(experiment, ipc, seed, self.experiments[experiment]["phases"])
+        return phase_stems(experiment, self.per(experiment, ipc), seed, self.experiments[experiment]["phases"])
+
+    def per(self, experiment: str, ipc: int | str) -> int | str:
+        """The images per class (10, or 1-10-50) of the condensation that makes an experiment's set of `ipc`."""
+        entry = self.experiments[experiment]
+        return per(entry["ipc"]) if entry["shared"] else ipc
+
+    def sharable(self, experiment: str) -> bool:
+        """Whether all images per class of an experiment may be condensed together: they learn, at the same networks."""
+        entry = self.experiments[experiment]
+        views = [self._view(entry, ipc) for ipc in entry["ipc"]]
+        masks = [self.maskset(experiment, ipc) for ipc in entry["ipc"]]
+        same = all(view == views[0] for view in views) and len(set(masks)) == 1
+        return same and entry["settings"]["outer_iterations"] > 0
 
     def jobs(self, suite: str) -> list[tuple[str, dict[str, Any]]]:
         """(rule, wildcards) of every job behind the table of a suite, each once, causes before effects."""
@@ -118,11 +169,15 @@ class Plan(Specs):
             add("prepare_data", dataset=entry["dataset"])
             for block in range(len(self.members(cell.experiment))):
                 add("train_block", pool=entry["pool"], block=block)
+            condensed = self.per(cell.experiment, cell.ipc)
+            ipc = leading(condensed)
             if entry["pool"]:
-                add("select_view", **names, ipc=cell.ipc)
+                add("select_view", **names, ipc=ipc)
+            for chunk in range(len(self.masks(cell.experiment, ipc, cell.seed))):
+                add("draw_masks", maskset=self.maskset(cell.experiment, ipc), seed=cell.seed, chunk=chunk)
             if entry["method"] != "whole":
                 for phase in range(entry["phases"]):
-                    add("condense", **names, per=cell.ipc, stage=0, phase=phase)
+                    add("condense", **names, per=condensed, stage=0, phase=phase)
                 add("merge", **names, ipc=cell.ipc, at=cell.at)
             add("evaluate", **cell.__dict__)
         return sorted(found.values(), key=lambda job: list(MANIFESTS).index(job[0]))
@@ -141,11 +196,12 @@ def rows(groups: Iterable[Mapping[str, Any]]) -> list[Spec]:
     for group in groups:
         for ipc, seed, at, tail in product(group["ipc"], group["seeds"], group["ats"], group["tails"]):
             cell = Cell(group["experiment"], ipc, seed, at, *tail)
-            runs = [f"{stem}.run.json" for stem in phase_stems(cell.experiment, ipc, seed, group["phases"])]
+            condensed = per(group.get("budget", ipc))
+            runs = [f"{stem}.run.json" for stem in phase_stems(cell.experiment, condensed, seed, group["phases"])]
             card = [f"{cell.set}card.json"] if group["phases"] else []
             evaluation = [f"{cell.stem}.csv"]
             facts = {key: group[key] for key in ("dataset", "source", "method", "factor", "outer", "pool_runs")}
-            facts["as_published"] = cell.protocol in group["as_published"] and not at
+            facts["as_published"] = cell.protocol in group["as_published"]
             files = [*evaluation, *card, *runs, *group["pool_runs"]]
             out[cell.stem] = {**cell.__dict__, **facts, "stem": cell.stem, "card": card, "runs": runs, "files": files}
     return [out[stem] for stem in sorted(out)]

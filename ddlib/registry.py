@@ -64,10 +64,17 @@ NETWORKS: dict[str, Entry] = {
     "convnet": Entry("ddlib.nn.convnet:ConvNet"),
 }
 
-# `parts`: the shared components a method's condensation uses; `network`, `pool`: whether it needs one.
+# `parts`: the shared components a method's condensation uses; `network`, `pool`, `masks`: whether it needs one.
 _MATCHING = ("streams", "packing", "augment", "gradient", "optim", "train", "driver")
 METHODS: dict[str, Entry] = {
     "idc": Entry("ddlib.methods.idc:recipe", facts={"parts": _MATCHING, "network": True, "pool": "optional"}),
+    "acc_dd": Entry(
+        "ddlib.methods.acc_dd:recipe", facts={"parts": (*_MATCHING, "perturb"), "network": True, "pool": "required"}
+    ),
+    "drop2sparse": Entry(
+        "ddlib.methods.drop2sparse:recipe",
+        facts={"parts": (*_MATCHING, "masks"), "network": True, "pool": "required", "masks": True},
+    ),
     "random": Entry(
         "ddlib.methods.coresets:recipe", facts={"parts": ("streams", "packing", "driver"), "network": False}
     ),
@@ -84,9 +91,11 @@ COMPONENTS: dict[str, int] = {
     "augment": 1,
     "gradient": 1,
     "optim": 1,
+    "perturb": 1,
+    "masks": 1,
     "train": 1,
     "driver": 1,
-    "pool": 1,
+    "pool": 2,
     "view": 1,
     "sets": 1,
     "evaluate": 1,

@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from . import presets, registry
+from . import pool_settings, presets, registry
 from .experiments import Experiments
+from .paths import budgets, leading
 from .registry import versions
 
 Spec = dict[str, Any]
+# Outer iterations whose masks lie in one file.
+MASKS_A_CHUNK = 100
 
 
 class Specs(Experiments):
@@ -44,22 +47,48 @@ class Specs(Experiments):
 
     def _train_block(self, pool: str, block: str | int) -> Spec:
         entry = self.config["pools"][pool]
-        training = entry.get("training", {})
         per_block = entry.get("members_per_block", 1)
-        given = {key: value for key, value in training.items() if key != "recipe"}
+        members = list(range(int(block) * per_block, (int(block) + 1) * per_block))
+        trained = [self._labels_kept(pool_settings.training(entry, member), entry["dataset"]) for member in members]
+        others = {
+            str(member): {key: value for key, value in own.items() if value != trained[0][key]}
+            for member, own in zip(members, trained, strict=True)
+        }
+        differs = {member: own for member, own in others.items() if own}
         return {
             "dataset": self.dataset(entry["dataset"]),
             "network": self.network(entry["network"]),
-            "training": {**presets.POOL_TRAINING[training.get("recipe", "idc")], **given},
+            "training": trained[0],  # of the block's first member, ...
+            **({"differs": differs} if differs else {}),  # ... and in what others are trained otherwise
             "snapshots": entry.get("snapshots", "all"),
             "seed": entry.get("seed", 0),
-            "members": list(range(int(block) * per_block, (int(block) + 1) * per_block)),
+            "members": members,
             "versions": versions("streams", "augment", "train", "pool"),
         }
 
     def _select_view(self, experiment: str, ipc: str | int, seed: str | int) -> Spec:
         entry = self.experiments[experiment]
-        return {"pool": entry["pool"], "view": entry["view"], "versions": versions("view")}
+        return {"pool": entry["pool"], "view": self._view(entry, ipc), "versions": versions("view")}
+
+    def _view(self, entry: Mapping[str, Any], ipc: str | int) -> Spec | None:
+        """An experiment's view, its windows in numbers (None: it starts from no pool)."""
+        return entry["view"] and pool_settings.view_for(entry["view"], int(ipc))
+
+    def _draw_masks(self, maskset: str, seed: str | int, chunk: str | int) -> Spec:
+        entry = self.config["masksets"][maskset]
+        shape = {key: self.dataset(entry["dataset"])[key] for key in ("channels", "size", "classes")}
+        place = {"seed": int(seed), "first": int(chunk) * MASKS_A_CHUNK, "count": MASKS_A_CHUNK}
+        network = self.network(entry["network"])
+        return {**shape, **self._sparse(maskset), **place, "network": network, "versions": versions("masks")}
+
+    def _sparse(self, maskset: str) -> Spec:
+        return {key: self.config["masksets"][maskset][key] for key in ("kind", "sparsity")}
+
+    def maskset(self, experiment: str, ipc: str | int) -> str | None:
+        """The mask set an experiment uses at an ipc (None: none)."""
+        named: Any = self.experiments[experiment]["masks"]
+        found: str | None = named[str(ipc)] if isinstance(named, dict) else named
+        return found
 
     def _condense(self, experiment: str, per: str, seed: str | int, stage: str | int, phase: str | int) -> Spec:
         entry = self.experiments[experiment]
@@ -67,16 +96,19 @@ class Specs(Experiments):
         classes = self.config["datasets"][entry["dataset"]]["classes"]
         share = classes // entry["phases"]
         first = int(phase) * share
+        maskset = self.maskset(experiment, leading(per))
+        sparse = {"masks": self._sparse(maskset)} if maskset else {}
         return {
+            **sparse,
             "method": entry["method"],
             "dataset": self.dataset(entry["dataset"]),
             "network": self.network(entry["network"]) if entry["network"] else None,
             "settings": entry["settings"],
-            "ipc": int(per),
+            "ipc": budgets(per),
             "seed": int(seed),
             "stage": int(stage),
             "classes": list(range(first, first + share)),
-            "view": entry["view"],
+            "view": self._view(entry, leading(per)),
             "snapshots": entry["evaluate_at"],
             "versions": versions(*method.facts["parts"], method=method),
         }
@@ -110,7 +142,10 @@ class Specs(Experiments):
         for key in presets.PER_DATASET:
             if isinstance(given.get(key), dict):
                 given[key] = given[key].get(dataset, recipe[key])
-        spec = {**recipe, **given}
-        if not self.dataset(dataset)["flip"]:
-            spec["augment"] = "_".join(op for op in spec["augment"].split("_") if op != "flip")
-        return spec
+        return self._labels_kept({**recipe, **given}, dataset)
+
+    def _labels_kept(self, trained: Spec, dataset: str) -> Spec:
+        """Training settings whose augmentation keeps labels: without flips where a mirrored image has another."""
+        if self.dataset(dataset)["flip"]:
+            return trained
+        return {**trained, "augment": "_".join(op for op in trained["augment"].split("_") if op != "flip")}

@@ -2,7 +2,8 @@
 
 Accuracies are shares 0-1 of the last epoch: mean and standard deviation (n - 1) over distillation seeds x repeats.
 `vs_random` is the difference to random real images under the same protocol, labels and network: paired by distillation
-seed (averaged over repeats first), with a 95 % t interval from 5 seeds on.
+seed (averaged over repeats first), with a 95 % t interval from 5 seeds on. `device_seconds` of a snapshot are those
+until then; images condensed together (`budget`) each have those of the whole job.
 """
 
 from __future__ import annotations
@@ -69,13 +70,18 @@ def _scores(row: Mapping[str, Any]) -> pd.DataFrame:
     }
     costs = {
         "outer_iteration": int(row["at"][2:-1]) if row["at"] else row["outer"],
-        "device_seconds": sum(run["seconds"] for run in runs),
+        "device_seconds": sum(_spent(run, row["at"]) for run in runs),
         "peak_memory_mb": max((run["peak_memory_mb"] for run in runs), default=0.0),
         "pool_seconds": sum(read_json(path)["seconds"] for path in row["pool_runs"]),
         "image_bytes": card["image_bytes"],
         "label_bytes": 0,
     }
     return students.assign(**names, **costs)
+
+
+def _spent(run: Mapping[str, Any], at: str) -> float:
+    """Seconds of a condensation until it was at `at` (NaN where its record is older than these), or whole."""
+    return float(run.get("seconds_at", {}).get(at[2:-1], np.nan) if at else run["seconds"])
 
 
 def _by_seed(scores: pd.DataFrame) -> pd.Series:
@@ -120,7 +126,7 @@ def _against_random(group: pd.DataFrame, random: pd.Series) -> dict[str, float]:
 def _published(first: pd.Series, known: pd.DataFrame) -> dict[str, Any]:
     """What the paper states for the same method, data, ipc, network and protocol, with the paper's own settings."""
     same = pd.Series(bool(first.as_published), index=known.index)
-    for key in ("method", "source", "factor", "ipc", "network", "protocol"):
+    for key in ("method", "source", "factor", "ipc", "network", "protocol", "outer_iteration"):
         same &= known[key] == first[key]
     if not same.any():
         return {"published": np.nan, "published_source": ""}
@@ -147,7 +153,7 @@ def text(found: pd.DataFrame) -> str:
                 ],
                 "n": [f"{d} x {e}" for d, e in zip(block.n_distill, block.n_eval, strict=True)],
                 "vs random": [_difference(row) for row in block.itertuples()],
-                "seconds": [f"{value:.0f}" for value in block.device_seconds],
+                "seconds": ["" if pd.isna(value) else f"{value:.0f}" for value in block.device_seconds],
                 "published": ["" if pd.isna(value) else f"{value:.1%}" for value in block.published],
             }
         )

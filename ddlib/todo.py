@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .guard import disagreement
-from .paths import MANIFESTS, SET, VIEW
+from .paths import MANIFESTS, SET, VIEW, leading
 from .plan import Plan
 
 Job = tuple[str, dict[str, Any]]
@@ -28,7 +28,7 @@ def causes(plan: Plan, rule: str, names: Mapping[str, Any]) -> list[str]:
     if rule == "select_view":
         return plan.members(names["experiment"])
     if rule == "condense":
-        view = [f"{VIEW.format(**names, ipc=names['per'])}.json"] if entry["pool"] else []
+        view = [f"{VIEW.format(**names, ipc=leading(names['per']))}.json"] if entry["pool"] else []
         return [_data(entry["dataset"]), *view]
     if rule == "merge":
         return [f"{stem}.json" for stem in plan.phases(names["experiment"], names["ipc"], names["seed"])]

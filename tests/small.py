@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import json
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from ddlib import presets, registry
+from ddlib.artifacts import save_tensors
 from ddlib.data.real import RealData
 from ddlib.methods.recipe import Problem, Recipe
 from ddlib.objectives.matching import Execution
+from ddlib.pool.draw import Fresh
 from ddlib.sets.synthetic import SyntheticSet
+from ddlib.streams import Streams
+from ddlib.transforms.sparsify import RandomMasks
 
 SPEC = {"source": "digits", "order": "official", "heldout": 0.0, "classes": 10, "size": 8, "channels": 1} | {
     "mean": [0.3039],
@@ -51,6 +59,7 @@ def settings(method: str, **over: Any) -> dict[str, Any]:
     """The preset of `method` on the digits, made quick."""
     known = presets.METHOD_SETTINGS[method]
     full = {**known["default"], **known.get("digits", {})}
+    full.pop("speedup", None)
     quick = {key: value for key, value in QUICK.items() if full.get(key)}
     return {**full, **quick, **over}
 
@@ -70,9 +79,32 @@ def problem(
     return Problem(data or digits(), ipc, list(classes), seed, 8, network, rows, stage, used)
 
 
+@functools.cache
+def snapshots_of(network: str, shape: tuple[int, int, int], classes: int) -> list[dict[str, Any]]:
+    """Rows of two snapshots of a network (JSON), as a view has them."""
+    folder, rows = Path(tempfile.mkdtemp()), []
+    for member in range(2):
+        fresh = Fresh(json.loads(network), shape, classes, Streams(member, "view"))
+        path = folder / f"member{member}.safetensors"
+        tensors = {name: value for name, value in fresh.draw(0).tensors().items() if not name.startswith("velocity")}
+        rows.append({"member": member, "epoch": 1, "file": str(path), "sha256": save_tensors(path, tensors)})
+    return rows
+
+
+def equipped(method: str, asked: Problem) -> Problem:
+    """`asked` with the view and the masks that `method` cannot do without, where it has none."""
+    facts, data = registry.METHODS[method].facts, asked.data
+    rows, masks = asked.rows, asked.masks
+    if facts.get("pool") == "required" and rows is None:
+        rows = snapshots_of(json.dumps(asked.network), (data.channels, data.height, data.width), data.classes)
+    if facts.get("masks") and masks is None:
+        masks = RandomMasks.on(asked.start().net, "uniform", 0.5, asked.seed)
+    return dataclasses.replace(asked, rows=rows, masks=masks)
+
+
 def recipe(method: str, asked: Problem | None = None, **over: Any) -> Recipe:
     """The recipe of `method`, quick, with settings replaced by `over`."""
-    made: Recipe = registry.METHODS[method].load()(settings(method, **over), asked or problem())
+    made: Recipe = registry.METHODS[method].load()(settings(method, **over), equipped(method, asked or problem()))
     return made
 
 

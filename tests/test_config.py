@@ -12,6 +12,8 @@ from ddlib.config import ConfigError, merged, numeric, read, resolve
 from ddlib.nn import convnet, norm
 from ddlib.objectives import distances
 from ddlib.sets import init, packing
+from ddlib.train import loop
+from ddlib.transforms import perturb, sparsify
 
 SCHEMA = read(project.SCHEMA)
 
@@ -60,6 +62,20 @@ def protocol(**given):
 
 
 POOL = {"pool": "early", "view": {"members": 1}}
+
+
+def view(ipc=1, **given):
+    return a(ipc=[ipc] if isinstance(ipc, int) else ipc, **POOL | {"view": {"members": 1, **given}})
+
+
+def windows(*given, **more):
+    return view(metric="train_augmented", windows=list(given), **more)
+
+
+def early(**given):
+    return {"pools": {"early": given}}
+
+
 REFUSED = [
     # form
     ({"extra": 1}, "config: unknown key 'extra'"),
@@ -119,7 +135,31 @@ REFUSED = [
     (a(pool="early"), "experiments.a: 'pool' and 'view' go together; 'view' is missing"),
     (a(**POOL | {"network": "wide"}), "experiments.a.pool: its network is small, the experiment's is wide"),
     (a(**POOL | {"view": {"members": 1, "epochs": [2]}}), "view.epochs: [2] are not among the pool's snapshots [0, 1]"),
-    (a(**POOL | {"view": {"members": 1, "low": 0.5}}), "a metric window needs metric, low and high; it has only low"),
+    (
+        a(**POOL | {"view": {"members": 1, "low": 0.5}}),
+        "a metric window needs metric, low and high (or metric and windows); it has only low",
+    ),
+    (
+        view(windows=[[0.1, 0.2]]),
+        "a metric window needs metric, low and high (or metric and windows); it has only windows",
+    ),
+    (windows([0.1, 0.2], low=0.5, high=0.6), "view: windows and low with high are two ways to say one thing"),
+    (windows(), "view.windows: give at least one [low, high]"),
+    (windows([0.8, 0.7]), "view.windows: [0.8, 0.7] is no [low, high] with 0 <= low < high <= 1"),
+    (windows([0.1, 0.2], [70, 80]), "view.windows: [70, 80] is no [low, high] with 0 <= low < high <= 1"),
+    (windows(0.1), "view.windows: 0.1 is no [low, high] with 0 <= low < high <= 1"),
+    (windows([0.1, 0.5], [0.4, 0.8]), "view.windows: [0.4, 0.8] does not begin after [0.1, 0.5]: order them"),
+    (windows([0.7, 0.8], [0.1, 0.2]), "view.windows: [0.1, 0.2] does not begin after [0.7, 0.8]: order them"),
+    (
+        view(metric="train_augmented", windows="best_by_ips"),
+        "view.windows: no windows are called 'best_by_ips'; did you mean 'best_by_ipc'?",
+    ),
+    (
+        view(metric="train_augmented", windows="best_by_ipc", ipc=[1, 2, 10, 100]),
+        "best_by_ipc has no window for ipc 2, 100, only for 1, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50; give numbers",
+    ),
+    (view(horizon=2), "view.horizon: 2 epochs after any epoch the pool has no snapshot, only [0, 1]"),
+    (view(epochs=[1], horizon=1), "view.horizon: 1 epochs after epochs [1] the pool has no snapshot, only [0, 1]"),
     (
         a(**POOL | {"view": {"members": 1, "metric": "train_clean", "low": 0.5, "high": 0.5}}),
         "view: low 0.5 is not below high 0.5",
@@ -129,7 +169,24 @@ REFUSED = [
         "experiments.a.view.metric: data set digits has nothing held out; set its heldout",
     ),
     ({"pools": {"early": {"snapshots": [0, 5]}}}, "pools.early.snapshots: epochs [5] are beyond the pool's 1 epochs"),
+    (
+        early(training={"epochs": 300}, snapshots="early") | view(epochs=[2, 11]),
+        "view.epochs: [11] are not among the pool's snapshots [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]",
+    ),
+    (
+        early(training={"epochs": 300}) | view(epochs=[301]),
+        "view.epochs: [301] are not among the pool's snapshots 0-300",
+    ),
     ({"pools": {"early": {"training": {"epoch": 1}}}}, "unknown setting 'epoch'; did you mean 'epochs'?"),
+    (early(training={"epochs": "x"}), "pools.early.training.epochs: 'x' is a str"),
+    (early(training={"recipe": "accdd"}), "no training recipe is called 'accdd'; did you mean 'acc_dd'?"),
+    (early(training={"optimiser": "adan"}), "pools.early.training.optimiser: 'adan' is not one of sgd, adam; did you "),
+    (early(diversity={"lrr": [0.1]}), "pools.early.diversity: unknown setting 'lrr'; did you mean 'lr'?"),
+    (early(diversity={"lr": [0.1, "x", 0.2]}), "pools.early.diversity.lr: 'x' is a str, it must be a float such as"),
+    (early(diversity={"lr": [0.1, 0]}), "pools.early.diversity.lr: it must be more than 0"),
+    (early(diversity={"augment": ["flip", "flop"]}), "diversity.augment: no augmentation is called 'flop'; did you"),
+    (early(diversity={"epochs": [1, 2]}), "pools.early.diversity: epochs is the same for all members: set it in"),
+    (early(diversity={"lr": []}), "pools.early.diversity.lr: [] should be non-empty"),
 ]
 
 
@@ -174,11 +231,14 @@ def test_the_choices_are_those_of_the_modules_that_read_them():
     assert set(choices["init"]) == set(init.KINDS)
     assert set(choices["decode"]) == set(packing.KINDS)
     assert set(choices["metric"]) == set(distances.METRICS)
+    assert set(choices["optimiser"]) == set(loop.AT_REST)
+    assert set(choices["perturb"]) == set(perturb.NORMS)
+    assert set(choices["kind"]) == set(sparsify.KINDS)
     assert set(choices["norm"]) == set(norm.KINDS)
     assert set(choices["activation"]) == set(convnet.ACTIVATIONS)
     assert set(choices["pooling"]) == set(convnet.POOLINGS)
     assert (set(choices["dialect"]), set(presets.AUGMENTATIONS)) == (set(DIALECTS), set(GROUPS))
     tables = [*presets.POOL_TRAINING.values(), *presets.PROTOCOLS.values(), *presets.NETWORK_DEFAULTS.values()]
     tables += [settings for method in presets.METHOD_SETTINGS.values() for settings in method.values()]
-    known = {key for table in tables for key in table}
+    known = {key for table in tables for key in table} | {"kind"}  # of a mask set
     assert set(choices) | set(presets.POSITIVE) <= known

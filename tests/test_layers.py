@@ -17,7 +17,8 @@ CODE = ROOT / "ddlib"
 # From the bottom up. A module or package imports those of lower lines, never its neighbours; inside a package all goes.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("artifacts", "streams", "registry", "presets", "locks", "paths"),
-    ("attempts", "checkpoints", "devices", "guard", "settings", "tables", "experiments"),
+    ("attempts", "checkpoints", "devices", "guard", "settings", "tables"),
+    ("experiments", "pool_settings"),
     ("events", "run_facts", "specs", "config"),
     ("progress", "importer", "plan"),
     ("project", "todo", "disk"),
@@ -25,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("train", "sets"),
     ("pool",),
     ("objectives", "transforms"),
+    ("masks",),
     ("methods",),
     ("jobs",),
     ("__init__",),
@@ -34,8 +36,8 @@ PATHLESS = ("methods", "objectives", "transforms", "augment", "nn")
 FILE_MODULES = {"pathlib", "os", "io", "shutil", "tempfile", "glob", "ddlib.artifacts", "ddlib.paths"}
 # What a job may say to torch: settings, facts, and labels spelled out. Mathematics is the library's.
 TORCH_IN_JOBS = {
-    "torch.set_num_threads", "torch.set_float32_matmul_precision", "torch.backends", "torch.cuda", "torch.__version__",
-    "torch.device", "torch.tensor", "torch.full_like",
+    "torch.set_num_threads", "torch.set_float32_matmul_precision", "torch.use_deterministic_algorithms",
+    "torch.backends", "torch.cuda", "torch.__version__", "torch.device", "torch.tensor", "torch.full_like",
 }  # fmt: skip
 MATHEMATICS = {"numpy", "scipy", "torch.nn", "torch.func", "torch.autograd", "torchvision"}
 PICKLES = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

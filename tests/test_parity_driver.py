@@ -71,8 +71,8 @@ class Draws:
         }
         for key, name in (("match_crop_shift", "crop"), ("match_cutout_centre", "cutout")):
             found |= {f"aug/{name}_{side}": tensor(DATA[key])[..., i] for i, side in enumerate(("rows", "cols"))}
-        found["rows"] = tensor(DATA["match_subsample_perm"])[..., : int(DATA["syn_cap"])]
-        return Drawn(found, [["crop"] * CLASSES] * STEPS)
+        rows = tensor(DATA["match_subsample_perm"])[..., : int(DATA["syn_cap"])]
+        return Drawn(found, [["crop"] * CLASSES] * STEPS, [rows])
 
     def real(self, label: int, number: int) -> Tensor:
         return self.data.of_class(label)[tensor(DATA["class_batch_index"][number, label])]
@@ -127,7 +127,7 @@ def test_one_outer_iteration_of_the_driver(in_double: None, monkeypatch: pytest.
     }  # fmt: skip
     data, ipc = Real(), int(golden["ipc"])
     execution = Execution("never", chunk)
-    objective = GradientMatching(settings, data, range(CLASSES), ipc, Start(), Streams(0, "golden"), execution)  # type: ignore[arg-type]
+    objective = GradientMatching(settings, data, range(CLASSES), [ipc], Start(), Streams(0, "golden"), execution)  # type: ignore[arg-type]
     objective.draws, objective.batches = Draws(data), Batches(data.first)  # type: ignore[assignment]
     objective.trainer._draws = network_draws  # type: ignore[method-assign]
     losses, trained = [], []
@@ -149,7 +149,7 @@ def test_one_outer_iteration_of_the_driver(in_double: None, monkeypatch: pytest.
     # The images are clamped once, at the beginning: here before it, so that the end can be compared as it is.
     monkeypatch.setattr(driver, "initial_images", lambda *given: tensor(golden["x_init"]).clamp(0, 1))
     made = driver.condense(recipe, Problem(data, ipc, range(CLASSES), 0, 32))  # type: ignore[arg-type]
-    assert error(torch.stack(losses), golden["match_losses"].mean(1)) < 1e-8
+    assert error(torch.cat(losses), golden["match_losses"].mean(1)) < 1e-8
     assert error(made.images, golden["x_final"]) < 1e-8
     for name, value in weights(golden, "p_final_").items():
         assert error(trained[-1].network.params[name], value) < 1e-8, name

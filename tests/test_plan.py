@@ -6,7 +6,7 @@ import json
 import pytest
 from tiny import ALL, CONFIG, card, condensed, made, scored
 
-from ddlib import guard, project
+from ddlib import guard, presets, project
 from ddlib.artifacts import write_json, write_manifest
 from ddlib.config import merged, read, resolve
 from ddlib.paths import MANIFESTS, made_by
@@ -89,6 +89,72 @@ def test_blocks_are_as_many_as_the_view_needs():
     assert given.members("b") == [f"results/pool/early/block{block}.json" for block in range(3)]
     assert given.members("a") == []
     assert given.spec("train_block", {"pool": "early", "block": "2"})["members"] == [6, 7, 8]
+
+
+def block(given, number=0):
+    return given.spec("train_block", {"pool": "early", "block": number})
+
+
+def test_members_take_turns_at_what_a_pool_varies():
+    diversity = {"lr": [0.01, 0.02], "augment": ["color", "color_crop", "crop_flip"], "optimiser": ["adam"]}
+    given = plan(pools={"early": {"members_per_block": 4, "diversity": diversity}})
+    spec = block(given)
+    shared = presets.POOL_TRAINING["idc"] | {"epochs": 1, "optimiser": "adam"}
+    assert spec["training"] == shared | {"lr": 0.01, "augment": "color"}
+    assert spec["differs"] == {
+        "1": {"lr": 0.02, "augment": "color_crop"},
+        "2": {"augment": "crop"},  # the digits are never mirrored
+        "3": {"lr": 0.02},
+    }
+    assert "differs" not in block(plan())
+
+
+@pytest.mark.parametrize(("per_block", "changed"), [(1, [2, 3]), (2, [1]), (3, [0, 1])])
+def test_a_longer_list_reruns_the_blocks_whose_members_change(per_block, changed):
+    """Four members: of 0, 1, 2, 3 two have another rate."""
+    short, long = (
+        plan(pools={"early": {"members_per_block": per_block, "diversity": {"lr": rates}}})
+        for rates in ([0.01, 0.02], [0.01, 0.02, 0.03])
+    )
+    blocks = range(-(-4 // per_block))
+    assert [number for number in blocks if block(short, number) != block(long, number)] == changed
+    unused = plan(pools={"early": {"members_per_block": 2, "diversity": {"lr": [0.01, 0.02]}, "training": {"lr": 0.5}}})
+    if per_block == 2:
+        assert block(unused) == block(short), "a setting that no member has is not in the specification"
+
+
+def test_recipes_of_pools():
+    cifar = {"datasets": {"c": {"source": "cifar10", "classes": 10}}}
+    pool = {"network": "small", "training": {"recipe": "drop2sparse"}}
+    given = plan(**cifar, pools={"x": {"dataset": "c", **pool}, "y": {"dataset": "digits", **pool}})
+    official, digits = (given.spec("train_block", {"pool": pool, "block": 0})["training"] for pool in "xy")
+    numbers = {"epochs": 300, "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "batch": 64, "mix_probability": 0.5}
+    numbers |= {"decay_at": [2 / 3, 5 / 6], "decay_factor": 0.2, "optimiser": "sgd"}
+    assert official.items() >= (numbers | {"augment": "color_crop_flip_scale_rotate"}).items()
+    assert {key: digits[key] for key in digits if digits[key] != official[key]} == {
+        "augment": "color_crop_scale_rotate"
+    }
+    idc, acc_dd = presets.POOL_TRAINING["idc"], presets.POOL_TRAINING["acc_dd"]
+    assert {key: acc_dd[key] for key in idc if acc_dd[key] != idc[key]} == {"epochs": 2}
+    assert acc_dd["decay_at"] == []
+
+
+def test_windows_stand_in_specifications_as_numbers():
+    def views(ipc, **given):
+        view = {"members": 1, "metric": "train_augmented", **given}
+        known = plan(experiments={"a": {"ipc": [1, 10], "pool": "early", "view": view}})
+        at = {"experiment": "a", "seed": 0}
+        condense = known.spec("condense", {**at, "per": ipc, "stage": 0, "phase": 0})
+        found = known.spec("select_view", {**at, "ipc": ipc})["view"]
+        assert condense["view"] == found
+        return found
+
+    numbers = {"members": 1, "metric": "train_augmented", "windows": [[0.5, 0.55]]}
+    assert views(10, low=0.5, high=0.55) == views(10, windows=[[0.5, 0.55]]) == numbers
+    assert views("10", windows="best_by_ipc") == numbers
+    assert views(1, windows="best_by_ipc")["windows"] == [[0.0, 0.1]]
+    two = [[0.1, 0.2], [0.7, 0.8]]
+    assert views(1, windows=two, epochs=[0]) == {**numbers, "windows": two, "epochs": [0]}
 
 
 def test_settings_are_preset_then_source_then_own():

@@ -19,11 +19,13 @@ import torch
 from small import NETWORK, SPEC, TRAINING, digits
 from torch import Tensor
 
+from ddlib import presets
 from ddlib.artifacts import load_tensors, read_manifest, sha256_file
 from ddlib.checkpoints import Checkpoint
 from ddlib.data.real import RealData
-from ddlib.pool.member import Events, MemberTraining, kept_epochs
-from ddlib.train.loop import State, accuracy
+from ddlib.pool.member import Events, MemberTraining
+from ddlib.pool_settings import kept_epochs
+from ddlib.train.loop import State, accuracy, logits_of
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = {"dataset": SPEC, "network": {**NETWORK, "norm": "batch"}, "snapshots": "all", "seed": 0, "members": [0, 1]}
@@ -70,9 +72,8 @@ def test_a_member_keeps_snapshots_and_a_curve(tmp_path: Path) -> None:
     table = pd.read_csv(made["files"]["member2/metrics"])
     assert list(table.columns) == ["epoch", "loss", "train_augmented", "train_clean", "heldout"]
     assert table.epoch.tolist() == [0, 1, 2, 3]
-    assert table.loc[0, ["loss", "train_augmented"]].isna().all()
-    assert table.loc[1:].notna().all().all()
-    assert table.loss[3] < table.loss[1]
+    assert table.notna().all().all()
+    assert table.loss[3] < table.loss[1] < table.loss[0]
     for epoch in range(4):
         tensors, meta = load_tensors(made["files"][f"member2/epoch{epoch}"])
         assert meta == {"member": 2, "epoch": epoch}
@@ -99,8 +100,47 @@ def test_only_the_snapshots_asked_for(tmp_path: Path, snapshots: Any, kept: list
     assert made["epochs"] == kept
     assert {path.stem for path in tmp_path.rglob("epoch*")} == {f"epoch{epoch}" for epoch in kept}
     assert pd.read_csv(made["files"]["member0/metrics"]).train_clean.notna().tolist() == [e in kept for e in range(4)]
-    with pytest.raises(ValueError, match="all, last or a list of epochs, not 'first'"):
+    curve = pd.read_csv(made["files"]["member0/metrics"])
+    assert curve.train_augmented.notna().tolist() == [0 in kept, True, True, True]
+
+
+def test_what_early_keeps() -> None:
+    assert kept_epochs("early", 300) == list(range(11))
+    assert kept_epochs("early", 2) == kept_epochs("all", 2) == [0, 1, 2]
+    with pytest.raises(ValueError, match="all, early, last or a list of epochs, not 'first'"):
         kept_epochs("first", 3)
+
+
+def test_epoch_0_is_measured_on_augmented_images_and_moves_nothing(tmp_path: Path) -> None:
+    """Its loss and accuracy are those of the untrained network on one pass with draws of its own."""
+    plain = {**TRAINING, "augment": "none", "mix_probability": 0.0}
+    spec = {**BLOCK, "network": NETWORK, "training": plain}  # without statistics of the batch
+    training = MemberTraining(spec, 0, digits(), tmp_path / "plain")
+    logits = logits_of(training.net, State.of(training.net), digits())
+    found = pd.read_csv(training.run()["files"]["member0/metrics"])
+    assert found.train_augmented[0] == found.train_clean[0]
+    assert found.loss[0] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, digits().labels)), rel=1e-5)
+    for name, snapshots in (("kept", [0, 3]), ("not", [3])):
+        member(tmp_path / name, snapshots=snapshots, record_events=True).run()
+    kept, not_kept = (contents(tmp_path / name) for name in ("kept", "not"))
+    assert kept["member0/epoch3.safetensors"] == not_kept["member0/epoch3.safetensors"]
+    assert kept["member0/events.safetensors"] == not_kept["member0/events.safetensors"]
+    curves = [pd.read_csv(tmp_path / name / "member0/metrics.csv") for name in ("kept", "not")]
+    assert curves[0].loc[1:].equals(curves[1].loc[1:])
+
+
+def test_members_are_trained_as_the_specification_says_they_differ(tmp_path: Path) -> None:
+    spec = {**BLOCK, "training": TRAINING, "differs": {"1": {"lr": 0.03, "optimiser": "adam"}}}
+    for number in (0, 1):
+        MemberTraining(spec, number, digits(), tmp_path / "differ").run()
+        member(tmp_path / "same", number).run()
+    member(tmp_path / "alone", 1, lr=0.03, optimiser="adam").run()
+    differ, same, alone = (contents(tmp_path / name) for name in ("differ", "same", "alone"))
+    assert {name: value for name, value in differ.items() if "member0" in name} == {
+        name: value for name, value in same.items() if "member0" in name
+    }
+    assert {name: value for name, value in differ.items() if "member1" in name} == alone
+    assert alone["member1/epoch3.safetensors"] != same["member1/epoch3.safetensors"]
 
 
 def test_members_differ_and_repeat_exactly(tmp_path: Path) -> None:
@@ -124,13 +164,14 @@ def test_the_learning_rate_falls(tmp_path: Path) -> None:
     assert b == c
 
 
-@pytest.mark.parametrize("killed_after", [1, 2, 3])
-def test_killed_after_any_epoch_and_resumed_is_equal(tmp_path: Path, killed_after: int) -> None:
-    member(tmp_path / "whole", record_events=True).run()
+@pytest.mark.parametrize("killed_after, optimiser", [(1, "sgd"), (2, "sgd"), (3, "sgd"), (2, "adam")])
+def test_killed_after_any_epoch_and_resumed_is_equal(tmp_path: Path, killed_after: int, optimiser: str) -> None:
+    how = {"record_events": True, "optimiser": optimiser}
+    member(tmp_path / "whole", **how).run()
     with pytest.raises(KilledError):
-        member(tmp_path / "killed", record_events=True).run(Fragile(tmp_path, killed_after))
+        member(tmp_path / "killed", **how).run(Fragile(tmp_path, killed_after))
     before = contents(tmp_path / "killed")
-    member(tmp_path / "killed", record_events=True).run(Fragile(tmp_path))
+    member(tmp_path / "killed", **how).run(Fragile(tmp_path))
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
     assert {f"member0/epoch{epoch}.safetensors" for epoch in range(killed_after + 1)} <= set(before)
 
@@ -148,7 +189,7 @@ def test_a_checkpoint_without_its_snapshots_is_not_continued(tmp_path: Path) -> 
 
 
 def job(spec: Any, data: Path) -> list[str]:
-    machine = {"device": "cpu", "threads": 1, "compile": "never", "precision": "fp32", "class_chunk": 0}
+    machine = {**presets.MACHINE, "device": "cpu", "compile": "never"}
     output = "results/pool/p/block0.json"
     return [
         sys.executable, "-m", "ddlib.jobs.train_block", "--spec", json.dumps(spec), "--gpus", "0", "--train", str(data),

@@ -189,7 +189,9 @@ def test_plan_prints_jobs_disk_and_hours(tiny, monkeypatch, capsys):
         line.split()[0]: line.split()[1:3] for line in said.splitlines() if line.startswith(("cond", "eval", "all "))
     }
     assert rows == {"condense": ["0", "5"], "evaluate": ["1", "6"], "all": ["1", "19"]}
-    assert "match gradients small on digits: 1 images with 8 real" in said
+    assert "real gradients small on digits: 8 images" in said
+    assert "match gradients small on digits: 1 images" in said
+    assert "together" not in said, "nothing has two ipc"
     assert "Hours are extrapolated" in said
     assert "paper scale" not in said
 
@@ -197,13 +199,9 @@ def test_plan_prints_jobs_disk_and_hours(tiny, monkeypatch, capsys):
 def test_work_is_counted_from_the_specification(tiny):
     plan = load(tiny)
     names = {"experiment": "a", "per": 1, "seed": 0, "stage": 0, "phase": 0}
-    (match, times), (train, batches) = planning.work(plan, "condense", names)
-    assert (match.kind, match.images, match.real, times) == (
-        "match",
-        1,
-        8,
-        10,
-    )  # one outer, one inner step, ten classes
+    (real, reals), (match, times), (train, batches) = planning.work(plan, "condense", names)
+    assert (real.kind, real.images, reals) == ("real", 8, 10)  # one outer, one inner step, ten classes
+    assert (match.kind, match.images, times) == ("match", 1, 10)
     assert (train.images, batches) == (64, 1)
     assert planning.work(plan, "condense", names | {"experiment": "a__initial"}) == []
     ((step, steps),) = planning.work(plan, "train_block", {"pool": "early", "block": 0})

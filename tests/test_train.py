@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ddlib import nn as networks
 from ddlib.augment.siamese import Augmentation
 from ddlib.streams import Batches, Streams
+from ddlib.train.adam import adam_step, no_moments
 from ddlib.train.compiler import MODES, decide, forward_flops
 from ddlib.train.loop import Learning, State, Trainer, accuracy, logits_of
 from ddlib.train.schedules import decayed, multistep_factor
@@ -40,14 +41,16 @@ def equal(a: State, b: State) -> bool:
 # ---- the loop -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("norm", ["instance", "batch"])
-def test_it_is_torch_sgd_where_nothing_is_augmented(norm: str) -> None:
+@pytest.mark.parametrize("norm, name", [("instance", "sgd"), ("batch", "sgd"), ("instance", "adam")])
+def test_it_is_torchs_optimiser_where_nothing_is_augmented(norm: str, name: str) -> None:
     """The same steps with torch's own optimiser, loss and autograd on the module."""
-    made = trainer(norm=norm, augment="none", mix_probability=0.0)
+    made = trainer(norm=norm, augment="none", mix_probability=0.0, optimiser=name)
     rates = [1.0, 0.5, 0.1]
-    state, totals = made.run(State.of(build(norm)), order(120), (0,), rates.__getitem__)
+    state, totals = made.run(State.of(build(norm), name), order(120), (0,), rates.__getitem__)
     net, data, losses = build(norm).train(), digits(), 0.0
-    optimiser = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+    optimiser: torch.optim.Optimizer = torch.optim.Adam(net.parameters(), lr=0.01, weight_decay=5e-4)
+    if name == "sgd":
+        optimiser = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
     for batch, rate in zip(order(120), rates, strict=True):
         optimiser.param_groups[0]["lr"] = 0.01 * rate
         x, y = data.normalise(data.pixels(batch)), data.labels[torch.from_numpy(batch)]
@@ -110,6 +113,9 @@ def test_it_counts_what_was_right_and_tells_who_listens() -> None:
 
 
 def test_states_come_back_from_tensors() -> None:
+    adam, _ = trainer(optimiser="adam").run(State.of(build(), "adam"), order(120), (0,))
+    assert equal(State.from_tensors(adam.tensors()), adam)
+    assert int(adam.velocity["steps"]) == 3
     state, _ = trainer(norm="batch").run(State.of(build("batch")), order(120), (0,))
     assert equal(State.from_tensors(state.tensors()), state)
     at_rest = State.from_tensors({name: value for name, value in state.tensors().items() if "velocity" not in name})
@@ -130,6 +136,48 @@ def test_training_learns_and_evaluation_keeps_statistics() -> None:
     first = logits_of(net, state, data, batch=7)
     assert torch.allclose(first, logits_of(net, state, data), atol=1e-5), "the size of batches has no say"
     assert all(torch.equal(value, kept[name]) for name, value in state.tensors().items())
+
+
+# ---- Adam ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.05])
+def test_adam_step_equals_torchs(weight_decay: float) -> None:
+    rng = np.random.default_rng(0)
+    params = {name: torch.from_numpy(rng.normal(size=shape)) for name, shape in (("a", (3, 4)), ("b/c", (5,)))}
+    moving = {name: value.clone().requires_grad_() for name, value in params.items()}
+    plain = torch.optim.Adam(list(moving.values()), weight_decay=weight_decay)
+    moments = no_moments(params)
+    for lr in (0.1, 0.1, 0.02, 0.0, 0.3):
+        grads = {name: torch.from_numpy(rng.normal(size=value.shape)) for name, value in params.items()}
+        plain.param_groups[0]["lr"] = lr
+        for name, value in moving.items():
+            value.grad = grads[name].clone()
+        plain.step()
+        before = {name: value.clone() for name, value in params.items()}
+        new, moments = adam_step(params, moments, grads, torch.tensor(lr, dtype=torch.float64), weight_decay)
+        assert all(torch.equal(before[name], params[name]) for name in params), "nothing is changed in place"
+        params = new
+        for name, value in moving.items():
+            torch.testing.assert_close(params[name], value.detach(), rtol=1e-13, atol=1e-13)
+    assert int(moments["steps"]) == 5
+
+
+def test_adam_is_one_graph_whatever_the_rate_and_the_step() -> None:
+    params = {"a": torch.linspace(-1, 1, 6)}
+    compiled = torch.compile(adam_step, backend="eager", fullgraph=True, dynamic=False)
+    with torch.compiler.set_stance("default"):
+        moments = no_moments(params)
+        params, moments = compiled(params, moments, params, torch.tensor(0.1), 0.05)
+        with torch.compiler.set_stance("fail_on_recompile"):
+            for lr in (0.1, 0.01):
+                params, moments = compiled(params, moments, params, torch.tensor(lr), 0.05)
+    assert int(moments["steps"]) == 3
+
+
+def test_an_unknown_optimiser_is_refused() -> None:
+    with pytest.raises(ValueError, match="no optimiser is called 'adan': did you mean 'adam'"):
+        Learning.of({**LEARNING, "optimiser": "adan"})
 
 
 # ---- schedules ----------------------------------------------------------------------------------------------------

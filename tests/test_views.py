@@ -44,7 +44,7 @@ def chosen(blocks: list[Path], **view: Any) -> list[tuple[int, int]]:
 def test_views_by_epoch_by_metric_and_both(blocks: list[Path]) -> None:
     assert chosen(blocks, epochs=[4, 0]) == [(m, e) for m in range(4) for e in (0, 4)]
     assert chosen(blocks, members=1, epochs=[2]) == [(0, 2)]
-    window = {"metric": "train_clean", "low": 0.205, "high": 0.415}
+    window = {"metric": "train_clean", "windows": [[0.205, 0.415]]}
     assert chosen(blocks, **window) == [(0, 4), (1, 2), (1, 4), (2, 2), (3, 2)]
     assert chosen(blocks, **window, epochs=[4, 6]) == [(0, 4), (1, 4)]
     assert chosen(blocks[::-1], **window) == chosen(blocks, **window), "the order of blocks has no say"
@@ -55,9 +55,17 @@ def test_views_by_epoch_by_metric_and_both(blocks: list[Path]) -> None:
     assert all(sha256_file(row.file) == row.sha256 for row in table.itertuples())
 
 
+def test_a_snapshot_may_lie_in_any_window_and_on_its_ends(blocks: list[Path]) -> None:
+    two = {"metric": "train_clean", "windows": [[0.0, 0.01], [0.415, 0.6]]}
+    assert chosen(blocks, **two) == [(0, 0), (1, 0), (2, 4), (3, 4)]
+    assert chosen(blocks, **two, epochs=[4]) == [(2, 4), (3, 4)]
+    with pytest.raises(ValueError, match=r"train_clean accuracy 0\.05-0\.10 or 0\.70-0\.80 in pool p \(4 members"):
+        chosen(blocks, metric="train_clean", windows=[[0.05, 0.1], [0.7, 0.8]])
+
+
 def test_a_horizon_must_be_there_too(blocks: list[Path]) -> None:
     assert chosen(blocks, members=1, epochs=[0, 2, 4, 6], horizon=4) == [(0, 0), (0, 2)]
-    assert chosen(blocks, members=1, metric="train_clean", low=0.0, high=0.3, horizon=4) == [(0, 0), (0, 2)]
+    assert chosen(blocks, members=1, metric="train_clean", windows=[[0.0, 0.3]], horizon=4) == [(0, 0), (0, 2)]
     with pytest.raises(
         ValueError, match=r"no snapshot of epochs \[4\] with another 4 epochs later in pool p \(4 members, epochs 0-6\)"
     ):
@@ -69,24 +77,24 @@ def test_empty_views_say_what_the_pool_holds_and_what_to_do(blocks: list[Path]) 
         r"no checkpoint with train_clean accuracy 0\.70-0\.80 in pool p \(4 members, epochs 0-6; train_clean "
         r"0\.00-0\.63, 0\.60-0\.63 at the last epoch\)\. Widen the view"
     )):  # fmt: skip
-        chosen(blocks, metric="train_clean", low=0.7, high=0.8)
+        chosen(blocks, metric="train_clean", windows=[[0.7, 0.8]])
     with pytest.raises(
         ValueError, match=r"accuracy 0\.10-0\.90 in pool p .* has no heldout accuracy\. Set the data set's `heldout`"
     ):
-        chosen(blocks, metric="heldout", low=0.1, high=0.9)
+        chosen(blocks, metric="heldout", windows=[[0.1, 0.9]])
     with pytest.raises(ValueError, match=r"pool p keeps no snapshot of epochs \[3\], only of 0, 2, 4, 6"):
         chosen(blocks, epochs=[2, 3])
     with pytest.raises(ValueError, match=r"asks for 9 members of pool p; the blocks given hold 4"):
         chosen(blocks, members=9, epochs=[0])
     with pytest.raises(ValueError, match=r"no accuracy 'train_cleen': did you mean 'train_clean'"):
-        chosen(blocks, metric="train_cleen", low=0.1, high=0.2)
+        chosen(blocks, metric="train_cleen", windows=[[0.1, 0.2]])
 
 
 def test_a_held_out_slice_can_choose(tmp_path: Path) -> None:
     spec = {"network": NETWORK, "training": TRAINING, "snapshots": "all", "seed": 0}
     made = MemberTraining(spec, 0, digits(20, heldout=0.25), tmp_path / "p").run()
     write_manifest(tmp_path / "p" / "block0.json", "block", {"members": [0]}, made["files"], {"epochs": made["epochs"]})
-    view = {"members": 1, "metric": "heldout", "low": 0.0, "high": 1.0}
+    view = {"members": 1, "metric": "heldout", "windows": [[0.0, 1.0]]}
     table = select([tmp_path / "p" / "block0.json"], view, "p")
     curve = pd.read_csv(made["files"]["member0/metrics"])
     assert table.epoch.tolist() == [0, 1, 2, 3]

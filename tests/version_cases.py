@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
-from small import MATCHING, NETWORK, PROTOCOL, TRAINING, digits, problem, recipe, synthetic
+from small import MATCHING, NETWORK, PROTOCOL, TRAINING, digits, problem, recipe, snapshots_of, synthetic
 from version_pieces import (
     Values,
     augment,
@@ -38,6 +40,8 @@ from ddlib.train.loop import Learning, State, Trainer, logits_of
 from ddlib.train.losses import mixed_cross_entropy
 from ddlib.train.schedules import decayed, evaluation_epochs
 from ddlib.train.sgd import sgd_step, zero_velocity
+from ddlib.transforms.perturb import NORMS, Perturbation, direction
+from ddlib.transforms.sparsify import MagnitudeMasks, RandomMasks
 
 
 def train() -> Values:
@@ -65,6 +69,40 @@ def driver() -> Values:
         asked = problem(range(3, 6), seed=4, data=exact())
         made = condense(registry.METHODS["idc"].load()(MATCHING, asked), asked, (1,))
     return {"initial": made.initial, "images": made.images, "at1": made.snapshots[1], "losses": made.losses}
+
+
+def started() -> Values:
+    """The methods that start from a pool: two networks in float64, and masks."""
+    with in_float64():
+        asked = problem(range(3, 6), seed=4, data=exact())
+        rows = snapshots_of.__wrapped__(json.dumps(NETWORK), (1, 8, 8), 10)
+        asked = dataclasses.replace(asked, rows=rows)
+        return {
+            name: condense(recipe(name, asked, outer_iterations=1, inner_steps=2), asked).images
+            for name in ("acc_dd", "drop2sparse")
+        }
+
+
+def perturb() -> Values:
+    with in_float64():
+        state = State.of(network())
+        moved = Perturbation(Streams(3, "golden"))(state, 5).params
+        scaled = Perturbation(Streams(3, "golden"), directions=1, one_dim="copy")(state, 5).params
+        return {
+            "weights": torch.cat([value.flatten() for value in moved.values()]),
+            "copied": torch.cat([value.flatten() for value in scaled.values()]),
+        } | {norm: direction(ramp(4, 3, 2) - 0.4, ramp(4, 3, 2) + 0.1, norm) for norm in NORMS}
+
+
+def masked() -> Values:
+    shapes = {"a": (4, 3, 3, 3), "b": (5, 16)}
+    found: Values = {}
+    for kind in ("uniform", "global"):
+        masks = RandomMasks(shapes, kind, 0.7, Streams(3, "golden"))(2)
+        found |= {f"{kind}_{name}": mask.double() for name, mask in masks.items()}
+    params = {name: torch.sin(torch.arange(float(np.prod(shape)))).reshape(shape) for name, shape in shapes.items()}
+    masks = MagnitudeMasks(list(shapes), 0.7)(0, params)
+    return found | {f"magnitude_{name}": mask.double() for name, mask in masks.items()}
 
 
 def methods() -> Values:
@@ -103,7 +141,7 @@ def views() -> Values:
                 files[f"member{member}/epoch{epoch}"] = folder / f"{member}{epoch}"
                 files[f"member{member}/epoch{epoch}"].write_text(f"{member}{epoch}")
         write_manifest(folder / "block.json", "block", {"members": [0, 1]}, files, {"epochs": list(range(4))})
-        window = {"members": 2, "metric": "train_clean", "low": 0.15, "high": 0.35}
+        window = {"members": 2, "metric": "train_clean", "windows": [[0.15, 0.35]]}
         asked = {"window": window, "epochs": {"members": 1, "epochs": [0, 2]}, "horizon": {**window, "horizon": 2}}
         chosen = {key: view.select([folder / "block.json"], wanted, "p") for key, wanted in asked.items()}
     return {key: table[["member", "epoch"]].to_numpy() for key, table in chosen.items()}
@@ -163,6 +201,21 @@ def _cell(folder: Path, method: str, seed: int) -> dict[str, Any]:
     return {**names, **files, "labels": "hard", "protocol": "p", "at": "", "outer": 7}
 
 
+STARTED = (
+    "data",
+    "digits",
+    "streams",
+    "packing",
+    "augment",
+    "gradient",
+    "optim",
+    "train",
+    "driver",
+    "perturb",
+    "masks",
+)
+STARTED += ("idc", "convnet")
+
 # name of a component, network, method or source -> (what is computed, the components its results stand on besides)
 CASES: dict[str, tuple[Callable[[], Values], tuple[str, ...]]] = {
     "streams": (streams, ()),
@@ -172,6 +225,10 @@ CASES: dict[str, tuple[Callable[[], Values], tuple[str, ...]]] = {
     "gradient": (gradient, ("packing", "convnet")),
     "optim": (optim, ()),
     "train": (train, ("streams", "augment", "convnet")),
+    "perturb": (perturb, ("streams", "convnet")),
+    "masks": (masked, ("streams",)),
+    "acc_dd": (started, (*STARTED, "drop2sparse")),
+    "drop2sparse": (started, (*STARTED, "acc_dd")),
     "driver": (
         driver, ("data", "digits", "streams", "packing", "augment", "gradient", "optim", "train", "idc", "convnet")
     ),

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ddlib import registry
 from ddlib.artifacts import read_manifest, sha256_file, write_manifest
 from ddlib.jobs.job import Job, at_work, guarded, parser, say
+from ddlib.paths import part, per
+
+if TYPE_CHECKING:
+    from ddlib.sets.synthetic import SyntheticSet
 
 
 def main() -> None:
@@ -16,11 +20,13 @@ def main() -> None:
     options = parser(__doc__, gpu=True)
     options.add_argument("--train", type=Path, required=True)
     options.add_argument("--selection", type=Path)
+    options.add_argument("--masks", type=Path, nargs="*", default=[])
     given = options.parse_args()
     spec = given.spec
     experiment = given.output.parts[-5] if len(given.output.parts) >= 5 else given.output.stem
-    tags = {key: spec[key] for key in ("method", "ipc", "seed", "stage")}
+    tags = {key: spec[key] for key in ("method", "seed", "stage")}
     tags |= {
+        "ipc": per(spec["ipc"]),
         "experiment": experiment,
         "dataset": spec["dataset"]["source"],
         "phase": given.output.stem.removeprefix("phase"),
@@ -36,14 +42,14 @@ def _condense(given: Namespace, job: Job) -> None:
     from ddlib.objectives.matching import Execution
 
     spec = given.spec
+    checkpoint = job.checkpoint()
+    job.go_on_as(checkpoint)
     data = RealData.load(given.train, job.device).fit()
     manifest = read_manifest(given.train, "data")
     job.events.dataset(data.name, manifest["files"]["tensors"]["sha256"], given.train)
-    checkpoint = job.checkpoint()
-    job.go_on_as(checkpoint)
     problem = Problem(
         data,
-        spec["ipc"],
+        tuple(spec["ipc"]) if isinstance(spec["ipc"], list) else spec["ipc"],
         spec["classes"],
         spec["seed"],
         spec["dataset"]["base_size"],
@@ -51,6 +57,7 @@ def _condense(given: Namespace, job: Job) -> None:
         _rows(given.selection),
         spec["stage"],
         Execution(job.machine["compile"], job.machine["class_chunk"], job.machine["precision"]),
+        _masks(given, data),
     )
     recipe = registry.lookup(registry.METHODS, spec["method"], "method").load()(spec["settings"], problem)
     if recipe.objective is not None:
@@ -58,9 +65,23 @@ def _condense(given: Namespace, job: Job) -> None:
         say(f"{job.description}, {recipe.objective.compiler.reason}, {recipe.objective.chunk} classes at once")
     with checkpoint.held():
         made = condense(recipe, problem, spec["snapshots"], checkpoint, job.events)
-        _save(given, data, recipe, made)
+        _save(given, problem, recipe, made)
         job.facts["seconds_before"] = checkpoint.seconds_before
+        if made.seconds_at:
+            job.facts["seconds_at"] = {str(outer): round(seconds, 3) for outer, seconds in made.seconds_at.items()}
         job.finished.append(checkpoint)
+
+
+def _masks(given: Namespace, data: Any) -> Any:
+    """Masks by outer iteration, where the specification asks for sparse networks."""
+    if "masks" not in given.spec:
+        return None
+    from ddlib.masks.chunks import StoredMasks, magnitude_masks
+
+    asked = given.spec["masks"]
+    if asked["kind"] == "magnitude":
+        return magnitude_masks(given.spec["network"], data, asked["sparsity"])
+    return StoredMasks(given.masks)
 
 
 def _rows(selection: Path | None) -> list[dict[str, Any]] | None:
@@ -77,33 +98,43 @@ def _rows(selection: Path | None) -> list[dict[str, Any]] | None:
     return found
 
 
-def _save(given: Namespace, data: Any, recipe: Any, made: Any) -> None:
-    """One set per phase: the result, the initial images, and the snapshots along the way."""
+def _save(given: Namespace, problem: Any, recipe: Any, made: Any) -> None:
+    """A set per budget and phase: the result, the initial images, and the snapshots along the way."""
+    kinds = {"set": made.images, "initial": made.initial}
+    kinds |= {f"at{outer}": images for outer, images in made.snapshots.items()}
+    files = {}
+    for kind, images in kinds.items():
+        for ipc, own in zip(problem.budgets, problem.parts(images), strict=True):
+            name = part(given.spec["ipc"], ipc, kind)
+            suffix = ".safetensors" if name == "set" else f".{name.replace('/', '.')}.safetensors"
+            files[name] = given.output.with_suffix(suffix)
+            _set(given.spec, problem.data, recipe.factor, ipc, own).save(files[name])
+    losses = [[round(loss, 8) for loss in own] for own in made.losses]
+    result: dict[str, Any] = {"outer_iterations": recipe.outer_iterations}
+    if isinstance(given.spec["ipc"], list):
+        result["losses"] = {str(ipc): own for ipc, own in zip(problem.budgets, losses, strict=True)}
+    else:
+        result["losses"] = losses[0] if losses else []
+    write_manifest(given.output, "phase", given.spec, files, result)
+
+
+def _set(spec: Any, data: Any, factor: int, ipc: int, images: Any) -> SyntheticSet:
+    """Images [classes x ipc, C, H, W] of the phase's classes as a set."""
     import torch
 
     from ddlib.sets.synthetic import SyntheticSet
 
-    spec = given.spec
-    labels = torch.tensor(spec["classes"]).repeat_interleave(spec["ipc"])
-    files = {}
-    kinds = {"set": made.images, "initial": made.initial}
-    kinds |= {f"at{outer}": images for outer, images in made.snapshots.items()}
-    for name, images in kinds.items():
-        part = SyntheticSet(
-            images=images.cpu(),
-            labels=labels,
-            stage=torch.full_like(labels, spec["stage"]),
-            factor=recipe.factor,
-            mean=data.mean,
-            std=data.std,
-            class_names=data.class_names,
-            name=data.name,
-        )
-        suffix = ".safetensors" if name == "set" else f".{name}.safetensors"
-        files[name] = given.output.with_suffix(suffix)
-        part.save(files[name])
-    result = {"outer_iterations": recipe.outer_iterations, "losses": [round(loss, 8) for loss in made.losses]}
-    write_manifest(given.output, "phase", spec, files, result)
+    labels = torch.tensor(spec["classes"]).repeat_interleave(ipc)
+    return SyntheticSet(
+        images=images.cpu(),
+        labels=labels,
+        stage=torch.full_like(labels, spec["stage"]),
+        factor=factor,
+        mean=data.mean,
+        std=data.std,
+        class_names=data.class_names,
+        name=data.name,
+    )
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ class Job:
         """How this session computes, for its checkpoints and the record of the run."""
         chunk = self.machine["class_chunk"] if class_chunk is None else class_chunk
         self.facts |= {"compile_reason": compiler.reason, "class_chunk": chunk}
-        kept = {key: self.machine[key] for key in ("threads", "precision")}
+        kept = {key: self.machine[key] for key in ("threads", "precision", "deterministic")}
         return {**kept, "class_chunk": chunk, "compile": "always" if compiler.enabled else "never"}
 
 
@@ -133,19 +133,20 @@ def _set_threads(machine: Mapping[str, Any], device: str) -> None:
     import torch
 
     torch.set_num_threads(machine["threads"])
-    if machine["precision"] == "tf32":
-        torch.set_float32_matmul_precision("high")
-        torch.backends.cudnn.allow_tf32 = True
-    elif device == "cuda":
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cudnn.deterministic = True
+    if device == "cuda":
+        tf32 = machine["precision"] == "tf32"
+        torch.set_float32_matmul_precision("high" if tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = tf32
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to repeat itself
+        torch.backends.cudnn.deterministic = machine["deterministic"]
+        torch.use_deterministic_algorithms(machine["deterministic"], warn_only=True)
 
 
 def _record(job: Job, held: Any, seconds: float, began: float, commit: str, dirty: bool) -> dict[str, Any]:
     import torch
 
     versions = {"python": platform.python_version(), "torch": torch.__version__}
-    kept = {key: job.machine[key] for key in ("threads", "class_chunk", "compile", "precision")}
+    kept = {key: job.machine[key] for key in ("threads", "class_chunk", "compile", "precision", "deterministic")}
     return {
         **kept,
         **job.facts,

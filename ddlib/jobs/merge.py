@@ -7,6 +7,7 @@ from pathlib import Path
 from ddlib.artifacts import read_manifest, write_manifest
 from ddlib.events import Events
 from ddlib.jobs.job import RESULTS, guarded, parser, say, stem
+from ddlib.paths import part
 
 
 def main() -> None:
@@ -24,11 +25,12 @@ def main() -> None:
     for path in given.parts:
         manifest = read_manifest(path, "phase")
         for name, held in sets.items():
-            entry = manifest["files"][name]
+            entry = manifest["files"][part(manifest["spec"]["ipc"], given.spec["ipc"], name)]
             held.append(SyntheticSet.load(path.parent / entry["path"], entry["sha256"]))
     made, initial = merge(sets[wanted]), merge(sets["initial"])
     made.save(given.tensors)
-    method = read_manifest(given.parts[0], "phase")["spec"]["method"]
+    condensed = read_manifest(given.parts[0], "phase")["spec"]
+    method, own = condensed["method"], part(condensed["ipc"], given.spec["ipc"], wanted)
     title = f"{given.spec['name']}, ipc {given.spec['ipc']}, seed {given.spec['seed']}"
     preview(made, initial, given.preview, title)
     result = {
@@ -37,7 +39,7 @@ def main() -> None:
         "images": len(made.labels),
         "decoded_images": len(made.labels) * made.factor**2,
         "image_bytes": made.image_bytes,
-        "parts": {str(path): read_manifest(path)["files"][wanted]["sha256"] for path in given.parts},
+        "parts": {str(path): read_manifest(path)["files"][own]["sha256"] for path in given.parts},
     }
     files = {"set": given.tensors, "preview": given.preview}
     write_manifest(given.output, "set", given.spec, files, result)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddlib import disk, project, todo
 from ddlib.jobs.job import guarded
-from ddlib.paths import MANIFESTS
+from ddlib.paths import MANIFESTS, per
 from ddlib.plan import Plan
 from ddlib.registry import SOURCES
 
@@ -52,6 +52,7 @@ def main() -> None:
             left.add(job[0], hours, size)
     print(table(suite, left, whole))
     print(clock.told())
+    print("".join(f"\n{line}" for line in together(plan, suite, clock)), end="")
     print(verdict(suite, left, whole, clock))
 
 
@@ -76,7 +77,7 @@ class Clock:
         for step, count in work:
             if step.key not in self.known:
                 taken, images = seconds(step, self.device, self.machine["precision"])
-                self.known[step.key] = (taken, images, step.images + step.real)
+                self.known[step.key] = (taken, images, step.images)
             total += count * self.known[step.key][0] / 3600
         return total
 
@@ -107,6 +108,26 @@ def work(plan: Plan, rule: str, names: dict[str, Any]) -> Work:
     return cost.evaluating(spec, images)
 
 
+def together(plan: Plan, suite: str, clock: Clock) -> list[str]:
+    """What condensing several ipc of an experiment together (`budget`) saves, or would save."""
+    lines = []
+    for name in plan.suites[suite]["experiments"]:
+        entry = plan.experiments[name]
+        ipcs = sorted(entry["ipc"])
+        if len(ipcs) < 2 or not plan.sharable(name):
+            continue
+        names = {"experiment": name, "seed": entry["seeds"][0], "stage": 0, "phase": 0}
+        once, apart = (
+            sum(clock.hours(work(plan, "condense", {**names, "per": each})) for each in way)
+            * entry["phases"] * len(entry["seeds"])
+            for way in ([per(ipcs)], ipcs)
+        )  # fmt: skip
+        takes = "takes" if entry["shared"] else "would take"
+        how = f"condensing ipc {', '.join(map(str, ipcs))} together (budget) {takes} {_hours(once)} h"
+        lines.append(f"{name}: {how} instead of {_hours(apart)} h")
+    return lines
+
+
 def bytes_of(plan: Plan, rule: str, names: dict[str, Any]) -> float:
     """Bytes of the tensors a job leaves."""
     from ddlib.methods import cost
@@ -116,7 +137,8 @@ def bytes_of(plan: Plan, rule: str, names: dict[str, Any]) -> float:
         spec["dataset"] = plan.dataset(plan.experiments[names["experiment"]]["dataset"])
     if "dataset" not in spec:
         return 0.0
-    return cost.left(rule, spec, real_images(spec["dataset"]), int(names.get("per", names.get("ipc", 0))))
+    budgets = sum(map(int, str(names.get("per", names.get("ipc", 0))).split("-")))
+    return cost.left(rule, spec, real_images(spec["dataset"]), budgets)
 
 
 def real_images(dataset: dict[str, Any]) -> tuple[int, int]:

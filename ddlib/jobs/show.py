@@ -22,6 +22,8 @@ def main() -> None:
     suite = project.suite(plan, given.suite)
     print(partial(plan, suite) if given.partial else finished(suite))
     print(pictures(plan, suite))
+    if assumed := plan.assumed(suite):
+        print("\n" + "\n".join(assumed))
 
 
 def finished(suite: str) -> str:

@@ -1,7 +1,8 @@
 """What jobs will cost: their work counted in steps, a step timed on this machine, and the bytes they leave.
 
-Two kinds of step make up nearly all work: matching one class once (`match`), and training a network on one batch
-(`train`). What a job's specification asks for is counted exactly; a step is timed on random images, a few times.
+Three kinds of step make up nearly all work: the gradients of one class's real images (`real`), matching its synthetic
+ones with them (`match`), and training a network on one batch (`train`). Images condensed together share the first and
+the last. What a job's specification asks for is counted exactly; a step is timed on random images, a few times.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ddlib import nn as networks
 from ddlib.data.real import RealData
 from ddlib.objectives.matching import Execution, GradientMatching
 from ddlib.pool.draw import Fresh
-from ddlib.pool.member import kept_epochs
+from ddlib.pool_settings import kept_epochs
 from ddlib.sets.packing import decoded_count
 from ddlib.streams import Streams
 from ddlib.train.compiler import forward_flops
@@ -33,9 +34,9 @@ Spec = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Step:
-    """One kind of step: what is done (`match`, `train`), with which network (a specification) on which data.
+    """One kind of step: what is done (`real`, `match`, `train`), with which network (a specification) on which data.
 
-    `images`: how many pass the network: decoded synthetic ones of a class beside `real` real ones, or a batch.
+    `images`: how many pass the network: real or decoded synthetic ones of a class, or a batch.
     """
 
     kind: str
@@ -44,7 +45,6 @@ class Step:
     dataset: Spec
     settings: Spec
     images: int
-    real: int = 0
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -54,8 +54,8 @@ class Step:
     @property
     def key(self) -> str:
         """Steps of one key take the same time."""
-        how = f"{self.kind} {self.settings['match']}s" if self.kind == "match" else self.kind
-        return f"{how} {self.name}: {self.images} images" + (f" with {self.real} real" if self.real else "")
+        how = self.kind if self.kind == "train" else f"{self.kind} {self.settings['match']}s"
+        return f"{how} {self.name}: {self.images} images"
 
 
 Work = list[tuple[Step, float]]
@@ -67,21 +67,23 @@ def condensing(spec: Spec, name: str, images: int) -> Work:
     outer = settings["outer_iterations"]
     if not outer:
         return []
-    count = decoded_count(spec["ipc"], settings["factor"], settings["decode"], settings["decode_limit"])
-    seen = min(count, settings["synthetic_batch"])
     named = (_named(name, spec["dataset"]), spec["network"], spec["dataset"], settings)
-    match = Step("match", *named, seen, settings["real_batch"])
-    train = Step("train", *named, settings["network_batch"])
+    matched = outer * settings["inner_steps"] * len(spec["classes"])
+    work = [(Step("real", *named, settings["real_batch"]), matched)]
+    for ipc in spec["ipc"] if isinstance(spec["ipc"], list) else [spec["ipc"]]:
+        count = decoded_count(ipc, settings["factor"], settings["decode"], settings["decode_limit"])
+        work.append((Step("match", *named, min(count, settings["synthetic_batch"])), matched))
     batches = settings["inner_steps"] * -(-settings["network_samples"] // settings["network_batch"])
     batches += settings["pretrain_epochs"] * -(-images // settings["network_batch"])
-    return [(match, outer * settings["inner_steps"] * len(spec["classes"])), (train, outer * batches)]
+    return [*work, (Step("train", *named, settings["network_batch"]), outer * batches)]
 
 
 def training(spec: Spec, name: str, images: int) -> Work:
-    """Steps of a train_block job; scoring an epoch that is kept counts as a third of training it."""
+    """Steps of a train_block job; scoring a kept epoch counts as a third of training it (and epoch 0 is passed too)."""
     settings = spec["training"]
     step = Step("train", _named(name, spec["dataset"]), spec["network"], spec["dataset"], settings, settings["batch"])
-    epochs = settings["epochs"] + len(kept_epochs(spec["snapshots"], settings["epochs"])) / 3
+    kept = kept_epochs(spec["snapshots"], settings["epochs"])
+    epochs = settings["epochs"] + (0 in kept) + len(kept) / 3
     return [(step, len(spec["members"]) * epochs * -(-images // settings["batch"]))]
 
 
@@ -101,13 +103,16 @@ def _named(name: str, dataset: Spec) -> str:
 
 
 def seconds(step: Step, device: str, precision: str) -> tuple[float, int]:
-    """(seconds of one such step on `device`, images it was timed with): at least two steps, the first not counted."""
+    """(seconds of one such step on `device`, images it was timed with): at least two steps, the first not counted.
+
+    Timed with fewer images, the time is scaled up in proportion.
+    """
     net = networks.build(_options(step.network), channels=step.shape[0], size=step.shape[1], classes=2, seed=0)
     most = step.images
     if device == "cpu":
         most = max(8, int(AFFORDABLE_FLOPS / (forward_flops(net, step.shape) * (12 if step.kind == "match" else 3))))
-    images, real = min(step.images, most), min(step.real, most)
-    run = (_matching if step.kind == "match" else _training)(step, device, precision, images, real)
+    images = min(step.images, most)
+    run = (_training if step.kind == "train" else _matching)(step, device, precision, images)
     run()
     _finished(device)
     began, many = time.perf_counter(), 0
@@ -115,10 +120,7 @@ def seconds(step: Step, device: str, precision: str) -> tuple[float, int]:
         run()
         many += 1
         _finished(device)
-    took = (time.perf_counter() - began) / many
-    # Synthetic images cost three times what real ones do: their gradient is taken through the gradient.
-    weight = (3 * step.images + step.real) / (3 * images + real)
-    return took * weight, images + real
+    return (time.perf_counter() - began) / many * step.images / images, images
 
 
 def _finished(device: str) -> None:
@@ -141,18 +143,23 @@ def _random(step: Step, count: int, device: str) -> RealData:
     return RealData(images, labels, names, 255.0, half, half, False, "random", labels.bool()).to(device)
 
 
-def _matching(step: Step, device: str, precision: str, images: int, real: int) -> Callable[[], Any]:
-    """Match one class once."""
-    one = {"outer_iterations": 1, "inner_steps": 1, "pretrain_epochs": 0, "synthetic_batch": images, "real_batch": real}
-    settings = {**step.settings, **one, "factor": 1, "decode": "single"}
-    data, streams = _random(step, real, device), Streams(0, "cost")
+def _matching(step: Step, device: str, precision: str, images: int) -> Callable[[], Any]:
+    """The gradients of one class's real images once, or matching its synthetic ones with such gradients once."""
+    one = {"outer_iterations": 1, "inner_steps": 1, "pretrain_epochs": 0, "synthetic_batch": images}
+    settings = {**step.settings, **one, "real_batch": images, "factor": 1, "decode": "single"}
+    data, streams = _random(step, images, device), Streams(0, "cost")
     start = Fresh(step.network, step.shape, data.classes, streams, device)
-    objective = GradientMatching(settings, data, [0], images, start, streams, Execution("never", 1, precision))
-    inner, stored = objective.begin(0, 0), torch.rand(images, *step.shape, device=device)
-    return lambda: objective.gradient(stored, inner, 0)
+    objective = GradientMatching(settings, data, [0], [images], start, streams, Execution("never", 1, precision))
+    inner = objective.begin(0, 0)
+    parts, choice = objective.taken(objective.shared(inner, 0), 0), objective.choice(0, 0, 0)
+    target = objective.matcher.target(inner.network, parts, choice)
+    if step.kind == "real":
+        return lambda: objective.matcher.target(inner.network, parts, choice)
+    own = {**parts, "stored": torch.rand(images, *step.shape, device=device)}
+    return lambda: objective.matcher.match(inner.network, own, target, choice)
 
 
-def _training(step: Step, device: str, precision: str, images: int, real: int) -> Callable[[], Any]:
+def _training(step: Step, device: str, precision: str, images: int) -> Callable[[], Any]:
     """Train on one batch."""
     prefix = "network_" if "network_batch" in step.settings else ""
     learning = Learning.of({**step.settings, f"{prefix}batch": images}, prefix)

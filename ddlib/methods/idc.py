@@ -19,17 +19,22 @@ import torch
 
 from ddlib.methods.recipe import Problem, Recipe
 from ddlib.objectives.matching import GradientMatching
+from ddlib.pool.draw import Start
 from ddlib.sets.optim import ImageSGD, tuned_lr
 
 
-def recipe(settings: Mapping[str, Any], problem: Problem) -> Recipe:
-    """IDC with `settings` (ddlib/presets.py) for `problem`; it starts from fresh networks or from a pool's view."""
+def recipe(settings: Mapping[str, Any], problem: Problem, start: Start | None = None) -> Recipe:
+    """IDC with `settings` (ddlib/presets.py) for `problem`; it starts from fresh networks, from a pool's view, or from
+    `start`."""
     data = problem.data
     objective = GradientMatching(
-        settings, data, problem.classes, problem.ipc, problem.start(), problem.streams, problem.execution
+        settings, data, problem.classes, problem.budgets, start or problem.start(), problem.streams, problem.execution
     )
-    positions = torch.tensor(problem.classes, device=data.labels.device).repeat_interleave(problem.ipc)
-    lr = tuned_lr(settings["image_lr"], problem.ipc, data.height, problem.base_size)
+    tuned = [tuned_lr(settings["image_lr"], ipc, data.height, problem.base_size) for ipc in problem.budgets]
+    classes = torch.tensor(problem.classes, device=data.labels.device)
+    positions = torch.cat([classes.repeat_interleave(ipc) for ipc in problem.budgets])
+    images = torch.tensor([len(classes) * ipc for ipc in problem.budgets])
+    lr = torch.tensor(tuned, dtype=torch.float64).repeat_interleave(images).to(positions.device)
     return Recipe(
         init=settings["init"],
         factor=settings["factor"],
@@ -37,4 +42,11 @@ def recipe(settings: Mapping[str, Any], problem: Problem) -> Recipe:
         objective=objective,
         optimiser=ImageSGD(lr, settings["image_momentum"], positions, data.classes),
         learns=("images",),
+        told=tuple(_told(settings, *each) for each in zip(problem.budgets, tuned, strict=True)),
     )
+
+
+def _told(settings: Mapping[str, Any], ipc: int, tuned: float) -> str:
+    """What moves the images of a budget."""
+    rest = ", ".join(f"{name} {settings[name]}" for name in ("image_momentum", "match", "metric"))
+    return f"image_lr {settings['image_lr']} ({tuned:.4g} as tuned for ipc {ipc}), {rest}"

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from ddlib.data.real import RealData
 from ddlib.objectives.matching import Execution, Inner
 from ddlib.pool.draw import Fresh, FromPool, Start
 from ddlib.streams import Streams
+from ddlib.transforms.sparsify import MaskSource
 
 
 class Objective(Protocol):
@@ -24,7 +26,7 @@ class Objective(Protocol):
         ...
 
     def gradient(self, images: Tensor, inner: Inner, step: int) -> tuple[Tensor, Tensor]:
-        """(loss 0-d, gradient [N, C, H, W])."""
+        """(loss of each budget [budgets], gradient [N, C, H, W])."""
         ...
 
     def advance(self, inner: Inner) -> Inner:
@@ -50,7 +52,8 @@ class Recipe:
 
     `init`, `factor`: how images begin and are stored; `outer_iterations`: 0 for methods that only pick and pack;
     `learns`: what moves ("images"); `range`: "clamped" images are clipped to 0-1 at the beginning of each outer
-    iteration; `partitionable`: whether classes may be condensed in separate jobs with the same result.
+    iteration; `partitionable`: whether classes may be condensed in separate jobs with the same result; `told`: of each
+    budget, the settings to name where its images diverge.
     """
 
     init: str
@@ -61,6 +64,7 @@ class Recipe:
     learns: tuple[str, ...] = ()
     range: str = "clamped"
     partitionable: bool = True
+    told: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,11 +72,13 @@ class Problem:
     """What is asked of a method in one job.
 
     `data`: real training images on the device; `classes`: those condensed here, of all `data.classes`; `ipc`: stored
-    images per class; `base_size`: of the learning-rate rule, pixels; `rows`: of the view, where it starts from a pool.
+    images per class, or several such budgets that are condensed together: then images lie budget after budget, in each
+    class by class; `base_size`: of the learning-rate rule, pixels; `rows`: of the view, where it starts from a pool;
+    `masks`: of each outer iteration, where networks are made sparse.
     """
 
     data: RealData
-    ipc: int
+    ipc: int | tuple[int, ...]
     classes: Sequence[int]
     seed: int
     base_size: int
@@ -80,6 +86,16 @@ class Problem:
     rows: Sequence[Mapping[str, Any]] | None = None
     stage: int = 0
     execution: Execution = field(default_factory=Execution)
+    masks: MaskSource | None = None
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """Stored images per class of every set that is condensed."""
+        return (self.ipc,) if isinstance(self.ipc, int) else tuple(self.ipc)
+
+    def parts(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images (or what goes with each, [N, ...]) by budget."""
+        return torch.split(images, [len(self.classes) * ipc for ipc in self.budgets])
 
     @property
     def streams(self) -> Streams:

@@ -2,6 +2,9 @@
 
 A functional call leaves the network and every tensor it was given as they were: also the running statistics of
 batch norm, whose new values :func:`with_statistics` returns.
+
+A network is made sparse by masks among its buffers: one named ``mask/<name>`` multiplies the parameter `name` in every
+call, so that gradients off it vanish.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ Apply = Callable[[Params, Tensor], Tensor]
 Features = Callable[[Params, Tensor], list[Tensor]]
 
 PARTS = ("conv", "conv_fc", "all")
+MASK = "mask/"
 
 
 def split(net: nn.Module) -> tuple[Params, Params]:
@@ -25,11 +29,20 @@ def split(net: nn.Module) -> tuple[Params, Params]:
     return params, buffers
 
 
+def under_masks(params: Params, buffers: Params) -> tuple[Params, Params]:
+    """(parameters times their masks, buffers that are no masks)."""
+    masks = {name[len(MASK) :]: value for name, value in buffers.items() if name.startswith(MASK)}
+    if not masks:
+        return params, buffers
+    seen = {name: value * masks[name] if name in masks else value for name, value in params.items()}
+    return seen, {name: value for name, value in buffers.items() if not name.startswith(MASK)}
+
+
 def functional(net: nn.Module) -> Callable[[Params, Params, Tensor], Tensor]:
     """fn(params, buffers, x) -> logits [N, classes], in the mode (train, eval) `net` is in."""
 
     def call(params: Params, buffers: Params, x: Tensor) -> Tensor:
-        logits: Tensor = torch.func.functional_call(net, (params, buffers), (x,))
+        logits: Tensor = torch.func.functional_call(net, under_masks(params, buffers), (x,))
         return logits
 
     return call
@@ -39,9 +52,10 @@ def with_statistics(net: nn.Module) -> Callable[[Params, Params, Tensor], tuple[
     """fn(params, buffers, x) -> (logits, the buffers after this forward): for training with batch norm."""
 
     def call(params: Params, buffers: Params, x: Tensor) -> tuple[Tensor, Params]:
-        merged = {**params, **buffers}
+        seen, own = under_masks(params, buffers)
+        merged = {**seen, **own}
         logits = torch.func.functional_call(net, merged, (x,))
-        return logits, {name: merged[name].detach() for name in buffers}
+        return logits, {name: merged.get(name, value).detach() for name, value in buffers.items()}
 
     return call
 
@@ -65,7 +79,8 @@ def functional_features(net: nn.Module) -> Callable[[Params, Params, Tensor], li
     view = _FeatureView(net)
 
     def call(params: Params, buffers: Params, x: Tensor) -> list[Tensor]:
-        state = {f"net.{name}": value for name, value in {**params, **buffers}.items()}
+        seen, own = under_masks(params, buffers)
+        state = {f"net.{name}": value for name, value in {**seen, **own}.items()}
         found: list[Tensor] = torch.func.functional_call(view, state, (x,))
         return found
 

@@ -23,21 +23,29 @@ from ddlib.train.loop import to_device
 
 @dataclass(frozen=True)
 class Drawn:
-    """Draws of one outer iteration: tensors [steps, classes, ...] on the device, and the operations chosen, by name."""
+    """Draws of one outer iteration: tensors [steps, classes, ...] on the device, the operations chosen, by name, and of
+    each budget the decoded images that are seen (None: all)."""
 
     tensors: Params
     choices: list[list[str]] | None
+    rows: list[Tensor | None]
 
 
 class MatchDraws:
-    """Draws for the classes `classes` of `data`; `decoded`: images a class decodes to. `settings`: ddlib/presets.py."""
+    """Draws for the classes `classes` of `data`; `decoded`: images a class decodes to, in each budget. `settings`:
+    ddlib/presets.py. What a budget is drawn does not depend on the others."""
 
     def __init__(
-        self, settings: Mapping[str, Any], data: RealData, classes: Sequence[int], decoded: int, streams: Streams
+        self,
+        settings: Mapping[str, Any],
+        data: RealData,
+        classes: Sequence[int],
+        decoded: Sequence[int],
+        streams: Streams,
     ) -> None:
         self.settings, self.data, self.classes, self.streams = settings, data, list(classes), streams
         self.augment = Augmentation(settings["match_augment"])
-        self.decoded = decoded
+        self.decoded = tuple(decoded)
         self.members = {label: data.of_class(label) for label in classes}
         self._held: tuple[int, Drawn] | None = None
 
@@ -53,15 +61,20 @@ class MatchDraws:
         drawn = self.augment.draw(rng, calls, height=self.data.height, width=self.data.width)
         chosen = drawn.pop("choice", None)
         mine = {f"aug/{name}": values[:, self.classes] for name, values in drawn.items()}
-        if self.decoded > self.settings["synthetic_batch"]:
-            rng = self.streams.at("match_rows", outer)
-            order = np.argsort(rng.random((*calls, self.decoded)), axis=-1)
-            mine["rows"] = order[:, self.classes, : self.settings["synthetic_batch"]]
         names = self.augment.choices
         choices = None
         if names and chosen is not None:
             choices = [[names[int(number)] for number in row] for row in chosen[:, self.classes]]
-        return Drawn(to_device(mine, self.data.labels.device), choices)
+        rows = [self._rows(outer, calls, decoded) for decoded in self.decoded]
+        return Drawn(to_device(mine, self.data.labels.device), choices, rows)
+
+    def _rows(self, outer: int, calls: tuple[int, int], decoded: int) -> Tensor | None:
+        """Which of `decoded` images are seen in each step [steps, classes, synthetic_batch], without replacement."""
+        if decoded <= self.settings["synthetic_batch"]:
+            return None
+        order = np.argsort(self.streams.at("match_rows", outer).random((*calls, decoded)), axis=-1)
+        seen = order[:, self.classes, : self.settings["synthetic_batch"]]
+        return to_device({"rows": seen}, self.data.labels.device)["rows"]
 
     def real(self, label: int, number: int) -> Tensor:
         """Indices of the real batch `number` of a class: a permutation without replacement, its tail dropped."""

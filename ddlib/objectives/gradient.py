@@ -122,11 +122,28 @@ def match_features(
 
     `first` to `last`, both included: the blocks whose maps are compared, from 0. Others as :func:`match_class`.
     """
-    target = [maps.mean(0) for maps in _between(features(params, real), first, last)]
+    target = mean_features(features, params, real, first, last)
+    return match_means(features, params, prepare, stored, target, first, last)
+
+
+def mean_features(features: Features, params: Params, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
+    """Feature maps of images [n, C, H, W] after the blocks `first` to `last`, averaged over the images."""
+    return tuple(maps.mean(0) for maps in _between(features(params, x), first, last))
+
+
+def match_means(
+    features: Features,
+    params: Params,
+    prepare: Prepare,
+    stored: Tensor,
+    target: Sequence[Tensor],
+    first: int,
+    last: int,
+) -> tuple[Tensor, Tensor]:
+    """As :func:`match_features`, from the mean maps `target` of real images (which several budgets may share)."""
 
     def objective(stored: Tensor) -> Tensor:
-        own = [maps.mean(0) for maps in _between(features(params, prepare(stored)), first, last)]
-        return distance("mse", own, target)
+        return distance("mse", mean_features(features, params, prepare(stored), first, last), target)
 
     gradient, loss = torch.func.grad_and_value(objective)(stored)
     return loss, gradient

@@ -21,12 +21,11 @@ import torch
 from torch import Tensor
 
 from ddlib.data.real import RealData
-from ddlib.nn.functional import Params, functional, functional_features, matched_names
-from ddlib.nn.norm import frozen_statistics
+from ddlib.nn.functional import Params
 from ddlib.objectives.draws import MatchDraws
-from ddlib.objectives.gradient import match_class, match_features
+from ddlib.objectives.matcher import Matcher
 from ddlib.pool.draw import Start
-from ddlib.sets.packing import decode, decoded_count
+from ddlib.sets.packing import decoded_count
 from ddlib.streams import Batches, Streams
 from ddlib.train.compiler import Compiler, decide, forward_flops
 from ddlib.train.loop import Learning, State, Trainer
@@ -53,8 +52,9 @@ class Execution:
 class GradientMatching:
     """Steps of gradient (or feature) matching of the synthetic images of some classes.
 
-    `data`: real images on the device; `classes`: those matched here (a phase), of all `data.classes`; `ipc`: stored
-    images per class; `settings`: as in ddlib/presets.py; `start` gives the network of each outer iteration.
+    `data`: real images on the device; `classes`: those matched here (a phase), of all `data.classes`; `budgets`: stored
+    images per class, of each set that is condensed (all at the same networks and against the same real gradients);
+    `settings`: as in ddlib/presets.py; `start` gives the network of each outer iteration.
     """
 
     def __init__(
@@ -62,26 +62,27 @@ class GradientMatching:
         settings: Mapping[str, Any],
         data: RealData,
         classes: Sequence[int],
-        ipc: int,
+        budgets: Sequence[int],
         start: Start,
         streams: Streams,
         execution: Execution,
     ) -> None:
-        self.settings, self.data, self.classes, self.ipc = settings, data, list(classes), ipc
+        self.settings, self.data, self.classes, self.budgets = settings, data, list(classes), tuple(budgets)
         self.start, self.streams, self.execution = start, streams, execution
         self.inner_steps = int(settings["inner_steps"])
         self.device = data.labels.device
         self._check()
         self.batches = Batches(streams, "network_batches", len(data.labels), settings["network_batch"])
-        self.decoding = (settings["factor"], settings["decode"], settings["decode_limit"])
-        self.decoded = decoded_count(ipc, *self.decoding)
+        decoding = (settings["factor"], settings["decode"], settings["decode_limit"])
+        self.decoded = [decoded_count(ipc, *decoding) for ipc in self.budgets]
         self.draws = MatchDraws(settings, data, classes, self.decoded, streams)
         self.augment = self.draws.augment
         self.compiler = self._decide()
         self.chunk = self._chunk()
         learning = Learning.of(settings, "network_")
         self.trainer = Trainer(start.net, learning, data, streams, "network", self.compiler, execution.precision)
-        self.match = self._matcher()
+        variants = len(self.budgets) * max(1, len(self.augment.choices))
+        self.matcher = Matcher(start.net, data, settings, self.chunk, self.compiler, execution.precision, variants)
 
     # ---- one outer iteration -----------------------------------------------------------------------------------
 
@@ -95,21 +96,25 @@ class GradientMatching:
         return inner
 
     def gradient(self, images: Tensor, inner: Inner, step: int) -> tuple[Tensor, Tensor]:
-        """(mean loss over classes 0-d, gradient [N, C, H, W]) of inner step `step` at the current network."""
-        draws = self.draws.of(inner.outer)
-        stored = images.reshape(len(self.classes), self.ipc, *images.shape[1:])
-        number = inner.outer * self.inner_steps + step
-        real = torch.stack([self.data.pixels(self.draws.real(label, number)) for label in self.classes])
-        names = torch.tensor(self.classes, device=self.device)
-        parts = {"stored": stored, "real": real, "label": names}
-        parts |= {name: values[step] for name, values in draws.tensors.items()}
-        losses, gradients = [], []
+        """(mean loss over classes, of each budget [budgets]; gradient [N, C, H, W]) of inner step `step`.
+
+        Images lie budget after budget, in each class by class.
+        """
+        shared, own = self.shared(inner, step), self._own(images, inner.outer, step)
+        losses: list[list[Tensor]] = [[] for _ in own]
+        slopes: list[list[Tensor]] = [[] for _ in own]
         for first in range(0, len(self.classes), self.chunk):
-            choice = draws.choices[step][first] if draws.choices else None
-            loss, gradient = self._chunk_gradient(parts, first, inner.network, choice)
-            losses.append(loss)
-            gradients.append(gradient)
-        return torch.cat(losses).mean(), torch.cat(gradients).reshape(images.shape)
+            choice = self.choice(inner.outer, step, first)
+            seen = self.taken(shared, first)
+            target = self.matcher.target(inner.network, seen, choice)
+            del seen["real"]
+            left = len(self.classes) - first
+            for budget, parts in enumerate(own):
+                loss, slope = self.matcher.match(inner.network, {**seen, **self.taken(parts, first)}, target, choice)
+                losses[budget].append(loss[None] if self.chunk == 1 else loss[:left])
+                slopes[budget].append(slope[None] if self.chunk == 1 else slope[:left])
+        means = torch.stack([torch.cat(found).mean() for found in losses])
+        return means, torch.cat([torch.cat(found).flatten(0, 1) for found in slopes])
 
     def advance(self, inner: Inner) -> Inner:
         """The network after it has trained on `network_samples` more real images."""
@@ -122,71 +127,32 @@ class GradientMatching:
 
     # ---- matching ----------------------------------------------------------------------------------------------
 
-    def _chunk_gradient(
-        self, parts: Mapping[str, Tensor], first: int, network: State, choice: str | None
-    ) -> tuple[Tensor, Tensor]:
-        """Losses [n] and gradients [n, ipc, C, H, W] of the classes from `first`, a chunk padded at the tail."""
+    def shared(self, inner: Inner, step: int) -> Params:
+        """What all budgets are matched with, [classes, ...]: real images, labels, draws of the augmentation."""
+        number = inner.outer * self.inner_steps + step
+        real = torch.stack([self.data.pixels(self.draws.real(label, number)) for label in self.classes])
+        parts = {"real": real, "label": torch.tensor(self.classes, device=self.device)}
+        return parts | {name: values[step] for name, values in self.draws.of(inner.outer).tensors.items()}
+
+    def choice(self, outer: int, step: int, first: int) -> str | None:
+        """The operation of the augmentation picked for the class at `first`."""
+        choices = self.draws.of(outer).choices
+        return choices[step][first] if choices else None
+
+    def _own(self, images: Tensor, outer: int, step: int) -> list[Params]:
+        """What is each budget's own, [classes, ...]: its images as stored, and the decoded ones that are seen."""
+        split = torch.split(images, [len(self.classes) * ipc for ipc in self.budgets])
+        parts = [{"stored": stored.reshape(len(self.classes), -1, *images.shape[1:])} for stored in split]
+        rows = self.draws.of(outer).rows
+        return [part if row is None else part | {"rows": row[step]} for part, row in zip(parts, rows, strict=True)]
+
+    def taken(self, parts: Params, first: int) -> Params:
+        """The class at `first`, or the chunk of classes from there, padded at the tail with the last class."""
+        if self.chunk == 1:
+            return {name: values[first] for name, values in parts.items()}
         last = min(first + self.chunk, len(self.classes))
         take = [*range(first, last), *[last - 1] * (self.chunk - (last - first))]
-        if self.chunk == 1:
-            one = {name: values[first] for name, values in parts.items()}
-            loss, gradient = self.match(network.params, network.buffers, one, choice)
-            return loss[None], gradient[None]
-        many = {name: values[take] for name, values in parts.items()}
-        loss, gradient = self.match(network.params, network.buffers, many, choice)
-        return loss[: last - first], gradient[: last - first]
-
-    def _matcher(self) -> Any:
-        """fn(params, buffers, parts of one class or a chunk, choice) -> (loss, gradient)."""
-        net = self.start.net.to(self.device).train()
-        names = matched_names(net, self.settings["matched"])
-        apply = functional(net)
-        mean, std = (
-            torch.tensor(values, device=self.device).reshape(1, -1, 1, 1) for values in (self.data.mean, self.data.std)
-        )
-        bf16 = self.execution.precision == "bf16"
-        metric = self.settings["metric"]
-        featured = self.settings["match"] == "feature"
-        features = functional_features(net) if featured else None
-        block = len(features(*_params(net), self.data.pixels(torch.zeros(2, dtype=torch.int64)))) - 1 if features else 0
-
-        def match(params: Params, buffers: Params, parts: Params, choice: str | None) -> tuple[Tensor, Tensor]:
-            draws = {name[4:]: value for name, value in parts.items() if name.startswith("aug/")}
-
-            def seen(x: Tensor) -> Tensor:
-                return self.augment.apply((x - mean) / std, draws, choice)
-
-            def prepare(x: Tensor) -> Tensor:
-                x = decode(x, *self.decoding)
-                return seen(x[parts["rows"]] if "rows" in parts else x)
-
-            def call(params: Params, x: Tensor) -> Tensor:
-                with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
-                    return apply(params, buffers, x)
-
-            def maps(params: Params, x: Tensor) -> list[Tensor]:
-                assert features is not None
-                with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
-                    found = features(params, buffers, x)
-                return [held.to(x.dtype) for held in found]
-
-            real = seen(parts["real"])
-            if features is not None:
-                return match_features(maps, params, prepare, parts["stored"], real, block, block)
-            return match_class(call, params, names, prepare, parts["stored"], real, parts["label"], metric)
-
-        def guarded(params: Params, buffers: Params, parts: Params, choice: str | None) -> tuple[Tensor, Tensor]:
-            if self.chunk == 1:
-                return match(params, buffers, parts, choice)
-            return torch.func.vmap(lambda parts: match(params, buffers, parts, choice))(parts)
-
-        compiled = self.compiler(guarded)
-
-        def matcher(params: Params, buffers: Params, parts: Params, choice: str | None) -> tuple[Tensor, Tensor]:
-            with frozen_statistics(net):
-                return compiled(params, buffers, parts, choice)
-
-        return matcher
+        return {name: values[take] for name, values in parts.items()}
 
     # ---- how it is executed ------------------------------------------------------------------------------------
 
@@ -209,10 +175,8 @@ class GradientMatching:
         settings = self.settings
         shape = (self.data.channels, self.data.height, self.data.width)
         forward = forward_flops(self.start.net, shape)
-        images = (3.0 * settings["real_batch"] + 9.0 * min(self.decoded, settings["synthetic_batch"])) * len(
-            self.classes
-        )
-        images += 3.0 * settings["network_samples"]
+        seen = sum(min(decoded, settings["synthetic_batch"]) for decoded in self.decoded)
+        images = (3.0 * settings["real_batch"] + 9.0 * seen) * len(self.classes) + 3.0 * settings["network_samples"]
         work = forward * images * settings["outer_iterations"] * self.inner_steps
         return decide(self.execution.compile, self.device.type, work)
 
@@ -224,7 +188,3 @@ class GradientMatching:
         if not asked:
             asked = 1 if self.compiler.enabled and self.device.type == "cpu" else 10
         return min(asked, len(self.classes))
-
-
-def _params(net: torch.nn.Module) -> tuple[Params, Params]:
-    return dict(net.named_parameters()), dict(net.named_buffers())

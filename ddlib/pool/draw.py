@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -68,3 +68,18 @@ class FromPool:
         if row["file"] not in self._held:
             self._held[row["file"]] = load_tensors(row["file"], row["sha256"])[0]
         return State.from_tensors(self._held[row["file"]], self.fresh.device)
+
+
+@dataclass
+class Changed:
+    """Another start's network with something done to it: `change(state, outer)`, once per outer iteration."""
+
+    start: Start
+    change: Callable[[State, int], State]
+
+    def __post_init__(self) -> None:
+        self.net = self.start.net
+
+    def draw(self, outer: int) -> State:
+        """The changed network of outer iteration `outer`."""
+        return self.change(self.start.draw(outer), outer)

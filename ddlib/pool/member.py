@@ -3,8 +3,9 @@
 A member is a folder: ``epoch{e}.safetensors`` (weights and buffers; epoch 0 is before training), ``metrics.csv`` (loss
 and accuracy by epoch) and, where asked for, ``events.safetensors`` (per-example forgetting counts and error norms).
 
-The training recipe is the one IDC and Acc-DD pretrain with (official pretrain.py: SGD, augmentation without cutout,
-CutMix).
+The training recipes (ddlib/presets.py) are those IDC and Acc-DD pretrain with (official pretrain.py: SGD, augmentation
+without cutout, CutMix), and the one of Drop2Sparse (official train.py). Members of a pool differ by seed, and in the
+settings the specification says.
 
 **Differs**: the official codes choose the checkpoint on the test set; here a member never sees test data, and its
 accuracy is on training images (augmented, clean) and on a held-out slice where the data set has one.
@@ -27,22 +28,12 @@ from ddlib.checkpoints import Checkpoint
 from ddlib.data.real import RealData
 from ddlib.events import NullEvents
 from ddlib.pool import METRICS
+from ddlib.pool_settings import kept_epochs
 from ddlib.progress import progress
 from ddlib.streams import Batches, Streams
 from ddlib.train.compiler import Compiler, decide, forward_flops
 from ddlib.train.loop import Learning, State, Trainer, accuracy, logits_of
 from ddlib.train.schedules import decayed
-
-
-def kept_epochs(snapshots: str | list[int], epochs: int) -> list[int]:
-    """The epochs whose snapshots a pool keeps: "all", "last" or a list."""
-    if snapshots == "all":
-        return list(range(epochs + 1))
-    if snapshots == "last":
-        return [epochs]
-    if not isinstance(snapshots, list):
-        raise ValueError(f"snapshots are all, last or a list of epochs, not {snapshots!r}")
-    return sorted(snapshots)
 
 
 @dataclass
@@ -89,7 +80,7 @@ class MemberTraining:
     events: NullEvents = field(default_factory=NullEvents)
 
     def __post_init__(self) -> None:
-        self.training = self.spec["training"]
+        self.training = {**self.spec["training"], **self.spec.get("differs", {}).get(str(self.member), {})}
         self.streams = Streams(self.spec["seed"], "pool")
         self.fit = self.data.fit()
         self.heldout = self.data.heldout_part()
@@ -102,28 +93,37 @@ class MemberTraining:
         )
         flops = 3.0 * self.training["epochs"] * len(self.fit.labels) * forward_flops(self.net, shape)
         self.compiler: Compiler = decide(self.compile_mode, self.data.labels.device.type, flops)
+        learning = Learning.of(self.training)
+        self.trainer = Trainer(self.net, learning, self.fit, self.streams, "pool", self.compiler, self.precision)
 
     def run(self, checkpoint: Checkpoint | None = None) -> dict[str, Any]:
         """Train from the start or the checkpoint; return {"files": name -> path, "metrics": rows, ...}."""
         epochs = self.training["epochs"]
         kept = kept_epochs(self.spec["snapshots"], epochs)
         state, rows, happened = self._begin(checkpoint, kept)
-        learning = Learning.of(self.training)
-        trainer = Trainer(self.net, learning, self.fit, self.streams, "pool", self.compiler, self.precision)
         first = rows[-1]["epoch"]
         todo = progress(range(first, epochs), f"member {self.member}", "epochs", self.events, first=first)
         for epoch in todo:
-            many = self.batches.per_pass
             factor = decayed(epoch, epochs, self.training["decay_at"], self.training["decay_factor"])
-            batches = self.batches.batches(epoch * many, many)
-            seen = happened.seen if happened else None
-            state, totals = trainer.run(state, batches, (self.member, epoch), lambda _, f=factor: f, seen)  # type: ignore[misc]
-            row = {"epoch": epoch + 1, "loss": float(totals.loss) / totals.count}
-            row["train_augmented"] = float(totals.correct) / totals.count
-            rows.append(self._finish(row, state, epoch + 1 in kept, happened))
+            state, found = self._pass(state, epoch, factor, happened)
+            rows.append(self._finish({"epoch": epoch + 1, **found}, state, epoch + 1 in kept, happened))
             if checkpoint is not None and (checkpoint.due or epoch + 1 == epochs):
                 self._save(checkpoint, state, rows, happened)
         return self._result(kept, rows, happened)
+
+    def _pass(
+        self, state: State, turn: int, factor: float, happened: Events | None = None
+    ) -> tuple[State, dict[str, float]]:
+        """One pass over the augmented data, and the loss and accuracy met on the way.
+
+        Draws are those of `turn`, -1 before the first; the order of the images is that of the first then.
+        """
+        many = self.batches.per_pass
+        batches = self.batches.batches(max(turn, 0) * many, many)
+        seen = happened.seen if happened else None
+        state, totals = self.trainer.run(state, batches, (self.member, turn), lambda _: factor, seen)
+        loss, correct = float(totals.loss) / totals.count, float(totals.correct) / totals.count
+        return state, {"loss": loss, "train_augmented": correct}
 
     def _begin(
         self, checkpoint: Checkpoint | None, kept: list[int]
@@ -137,9 +137,11 @@ class MemberTraining:
             happened = Events(**held, passes=facts["passes"]) if held else None
             return State.from_tensors(tensors, device), facts["rows"], happened
         happened = Events.none(len(self.fit.labels), device) if self.training["record_events"] else None
-        state = State.of(self.net.to(device))
-        row = {"epoch": 0, "loss": float("nan"), "train_augmented": float("nan")}
-        return state, [self._finish(row, state, 0 in kept, None)], happened
+        state = State.of(self.net.to(device), self.trainer.learning.optimiser)
+        untold = dict.fromkeys(("loss", "train_augmented"), float("nan"))
+        # Measured by a pass at rate 0, whose state is left behind; its draws are no epoch's.
+        measured = self._pass(state, -1, 0.0)[1] if 0 in kept else untold
+        return state, [self._finish({"epoch": 0, **measured}, state, 0 in kept, None)], happened
 
     def _complete(self, kept: list[int], epoch: int) -> bool:
         """Whether the snapshots of a checkpoint's past are there: a pool deleted by hand is trained anew."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ddlib.artifacts import read_manifest
@@ -19,7 +20,8 @@ def select(blocks: Sequence[str | Path], view: Mapping[str, Any], pool: str) -> 
     """Rows (member, epoch, file, sha256, metric, value) of the snapshots in the view.
 
     `blocks`: manifests of the pool's blocks; `view`: members (how many, from 0), and epochs (a list), or a metric with
-    low and high (shares 0-1), or both; horizon: epochs ahead that must be there too. ValueError says what the pool has.
+    windows (closed intervals [low, high] of shares 0-1; in any of them), or both; horizon: epochs ahead that must be
+    there too. ValueError says what the pool has.
     """
     table = snapshots(blocks)
     asked = table[table.member < view["members"]]
@@ -29,7 +31,7 @@ def select(blocks: Sequence[str | Path], view: Mapping[str, Any], pool: str) -> 
         chosen = chosen[chosen.epoch.isin(view["epochs"])]
     if "metric" in view:
         chosen = chosen.assign(metric=view["metric"], value=chosen[view["metric"]])
-        chosen = chosen[chosen.value.between(view["low"], view["high"])]
+        chosen = chosen[np.any([chosen.value.between(*window) for window in view["windows"]], axis=0)]
     if horizon := view.get("horizon", 0):
         there = set(zip(asked.member, asked.epoch, strict=True))
         keep = [(m, e + horizon) in there for m, e in zip(chosen.member, chosen.epoch, strict=True)]
@@ -79,7 +81,8 @@ def _nothing(table: pd.DataFrame, view: Mapping[str, Any], pool: str) -> str:
         return f"no snapshot of {asked} in {held}). Ask for epochs the pool keeps, or train it longer."
     metric = view["metric"]
     values, last = table[metric].dropna(), table[table.epoch == table.epoch.max()][metric].dropna()
-    asked = f"no checkpoint with {metric} accuracy {view['low']:.2f}-{view['high']:.2f}"
+    windows = " or ".join(f"{low:.2f}-{high:.2f}" for low, high in view["windows"])
+    asked = f"no checkpoint with {metric} accuracy {windows}"
     if values.empty:
         return (
             f"{asked} in {held}): it has no {metric} accuracy. Set the data set's `heldout`, or choose another metric."

@@ -28,12 +28,13 @@ def tuned_lr(base: float, ipc: int, size: int, base_size: int) -> float:
 class ImageSGD:
     """SGD with momentum over images [N, ...], without weight decay.
 
+    `lr`: one number for all images, or one each, float64 [N] (:func:`tuned_lr` depends on the images per class).
     `positions` int64 [N]: the place of each image's class in the order of turns, 0 to classes - 1, counted over all
     classes of the data set (also in a job that holds some of them), on the device of the images. `sequential` off:
     ordinary momentum, one step a round. The velocity starts at zero and lives on over outer iterations.
     """
 
-    lr: float
+    lr: float | Tensor
     momentum: float
     positions: Tensor
     classes: int
@@ -47,6 +48,10 @@ class ImageSGD:
                 f"class positions run from 0 to {self.classes - 1}, but some are "
                 f"{int(self.positions.min())} to {int(self.positions.max())}: give global positions."
             )
+        if isinstance(self.lr, Tensor) and self.lr.shape != self.positions.shape:
+            raise ValueError(
+                f"a learning rate an image is needed: {len(self.positions)} images, rates {list(self.lr.shape)}."
+            )
 
     def before(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """(x, v) at each class's own turn. Decode, and take the gradient, at *these* images."""
@@ -55,12 +60,21 @@ class ImageSGD:
     def after(self, x: Tensor, v: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         """(x, v) at the end of the round, from those of :meth:`before` and the gradient `g` [N, ...] taken there."""
         v = self.momentum * v + g
-        x = x - self.lr * v
+        x = x - self._rates(x).to(x.dtype) * v
         return self._idle(x, v, self.classes - 1 - self.positions) if self.sequential else (x, v)
 
     def _idle(self, x: Tensor, v: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
         """`steps` [N] steps without a gradient."""
-        decay = torch.pow(self.momentum, steps.double())
-        decay = decay.reshape(-1, *[1] * (x.ndim - 1))
-        drift = self.lr * self.momentum * (1 - decay) / (1 - self.momentum)
+        decay = _along(x, torch.pow(self.momentum, steps.double()))
+        drift = self._rates(x) * self.momentum * (1 - decay) / (1 - self.momentum)
         return x - drift.to(x.dtype) * v, decay.to(x.dtype) * v
+
+    def _rates(self, x: Tensor) -> Tensor:
+        """The learning rate of each image, float64, along the first axis of `x`."""
+        given = torch.as_tensor(self.lr, dtype=torch.float64, device=self.positions.device)
+        return _along(x, given.expand(self.positions.shape))
+
+
+def _along(x: Tensor, values: Tensor) -> Tensor:
+    """`values` [N] along the first axis of `x`."""
+    return values.reshape(-1, *[1] * (x.ndim - 1))

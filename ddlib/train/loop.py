@@ -1,8 +1,8 @@
 """The one training loop of the project: pool members, the networks between image updates, and students all use it.
 
-A network in training is a :class:`State` of plain tensors moved by a pure step (augment, CutMix, cross entropy, SGD):
-it can be compiled, checkpointed and resumed anywhere between two batches. All random numbers of a run of batches are
-drawn at once from keyed streams; nothing in the loop waits for the device.
+A network in training is a :class:`State` of plain tensors moved by a pure step (augment, CutMix, cross entropy, SGD or
+Adam): it can be compiled, checkpointed and resumed anywhere between two batches. All random numbers of a run of batches
+are drawn at once from keyed streams; nothing in the loop waits for the device.
 
 The recipe is that of IDC's `train_epoch` (snu-mllab/Efficient-Dataset-Condensation @ ceac95a): normalise, augment per
 image, CutMix with a probability, SGD with momentum and weight decay.
@@ -22,10 +22,15 @@ from torch import Tensor, nn
 from ddlib.augment.mix import cutmix_apply, cutmix_draw
 from ddlib.augment.siamese import Augmentation
 from ddlib.nn.functional import Params, split, with_statistics
+from ddlib.registry import nearest
 from ddlib.streams import Streams
+from ddlib.train.adam import adam_step, no_moments
 from ddlib.train.compiler import EAGER, Compiler
 from ddlib.train.losses import mixed_cross_entropy
 from ddlib.train.sgd import sgd_step, zero_velocity
+
+AT_REST: dict[str, Callable[[Params], Params]] = {"sgd": zero_velocity, "adam": no_moments}
+"""An optimiser's own state before its first step, by its name."""
 
 
 class Source(Protocol):
@@ -53,7 +58,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Learning:
-    """How a network is trained: SGD, augmentation per image, CutMix."""
+    """How a network is trained: optimiser (sgd, or adam, which has no use for `momentum`), augmentation, CutMix."""
 
     lr: float
     momentum: float
@@ -62,28 +67,40 @@ class Learning:
     augment: Augmentation
     mix_probability: float
     mix_beta: float
+    optimiser: str = "sgd"
+
+    def __post_init__(self) -> None:
+        if self.optimiser not in AT_REST:
+            raise ValueError(f"no optimiser is called {self.optimiser!r}: {nearest(self.optimiser, AT_REST)}")
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], prefix: str = "") -> Learning:
-        """From settings named lr, momentum, ... (with `prefix`, as in network_lr)."""
+        """From settings named lr, momentum, ... (with `prefix`, as in network_lr); SGD where no optimiser is named."""
         names = ("lr", "momentum", "weight_decay", "batch", "mix_probability", "mix_beta")
         augment = Augmentation(settings[f"{prefix}augment"], settings.get("dialect", "idc"))
-        return cls(augment=augment, **{name: settings[prefix + name] for name in names})
+        optimiser = settings.get(f"{prefix}optimiser", "sgd")
+        return cls(augment=augment, optimiser=optimiser, **{name: settings[prefix + name] for name in names})
+
+    def step(self, params: Params, velocity: Params, grads: Params, lr: Tensor) -> tuple[Params, Params]:
+        """(params, velocity) after a step of the optimiser."""
+        if self.optimiser == "adam":
+            return adam_step(params, velocity, grads, lr, self.weight_decay)
+        return sgd_step(params, velocity, grads, lr, self.momentum, self.weight_decay)
 
 
 @dataclass
 class State:
-    """A network in training: its parameters, buffers and the optimiser's velocity, by name."""
+    """A network in training: its parameters, buffers and the optimiser's velocity (for Adam: moments), by name."""
 
     params: Params
     buffers: Params
     velocity: Params
 
     @classmethod
-    def of(cls, net: nn.Module) -> State:
-        """The state of a network at rest."""
+    def of(cls, net: nn.Module, optimiser: str = "sgd") -> State:
+        """The state of a network at rest, to be trained by `optimiser`."""
         params, buffers = split(net)
-        return cls(params, buffers, zero_velocity(params))
+        return cls(params, buffers, AT_REST[optimiser](params))
 
     def tensors(self) -> dict[str, Tensor]:
         """As one flat map, for a checkpoint."""
@@ -92,7 +109,7 @@ class State:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], device: str | torch.device = "cpu") -> State:
-        """Back from :meth:`tensors`; a snapshot without velocity starts at rest."""
+        """Back from :meth:`tensors`; a snapshot without velocity starts at rest, for SGD."""
         held: dict[str, Params] = {"params": {}, "buffers": {}, "velocity": {}}
         for key, value in tensors.items():
             part, _, name = key.partition("/")
@@ -148,8 +165,7 @@ class Trainer:
             return mixed_cross_entropy(logits, y, permuted, mix["ratio"]), (logits, new)
 
         grads, (loss, (logits, buffers)) = torch.func.grad_and_value(loss_of, has_aux=True)(params)
-        recipe = self.learning
-        params, velocity = sgd_step(params, velocity, grads, lr, recipe.momentum, recipe.weight_decay)
+        params, velocity = self.learning.step(params, velocity, grads, lr)
         return (params, buffers, velocity), loss, logits.argmax(1) == y
 
     def run(

@@ -19,7 +19,7 @@ sys.path.insert(0, os.path.dirname(workflow.basedir))
 from ddlib import project
 from ddlib.config import ConfigError
 from ddlib.guard import disagreement, refusal
-from ddlib.paths import MANIFESTS
+from ddlib.paths import MANIFESTS, VIEW, leading
 
 
 def load_plan():
@@ -44,6 +44,7 @@ def names(table):
 wildcard_constraints:
     dataset=names(PLAN.config["datasets"]),
     pool=names(PLAN.config["pools"]),
+    maskset=names(PLAN.config["masksets"]),
     experiment=names(PLAN.experiments),
     suite=names(PLAN.suites),
     protocol=names(PLAN.config["protocols"]),
@@ -56,6 +57,7 @@ wildcard_constraints:
     stage=r"\d+",
     phase=r"\d+",
     block=r"\d+",
+    chunk=r"\d+",
 
 
 def spec_of(rule):
@@ -102,9 +104,10 @@ def condense_inputs(wildcards):
     entry = PLAN.experiments[wildcards.experiment]
     inputs = {"train": train_of(entry["dataset"])}
     if entry["pool"]:
-        selection = "results/views/{experiment}/ipc{per}/seed{seed}/selection.json"
-        inputs["selection"] = selection.format(**dict(wildcards))
+        inputs["selection"] = f"{VIEW.format(**dict(wildcards), ipc=leading(wildcards.per))}.json"
         inputs["blocks"] = PLAN.members(wildcards.experiment)
+    if masks := PLAN.masks(wildcards.experiment, leading(wildcards.per), wildcards.seed):
+        inputs["masks"] = masks
     return inputs
 
 

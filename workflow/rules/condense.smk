@@ -18,9 +18,10 @@ rule condense:
     params:
         spec=spec_of("condense"),
         selection=lambda w, input: f"--selection {input.selection}" if "selection" in input.keys() else "",
+        masks=lambda w, input: f"--masks {input.masks}" if "masks" in input.keys() else "",
     shell:
         "python -m ddlib.jobs.condense --spec {params.spec:q} --machine {resources.machine:q} --gpus {resources.gpu}"
-        " --train {input.train:q} {params.selection} --output {output.manifest:q} --run {output.run:q} 2>&1 | tee {log:q}"
+        " --train {input.train:q} {params.selection} {params.masks} --output {output.manifest:q} --run {output.run:q} 2>&1 | tee {log:q}"
 
 
 rule merge:

@@ -1,0 +1,1 @@
+"""Masks as artifacts of the workflow."""
