@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,14 @@ def test_of_every_method(method: str) -> None:
     assert_each_as_alone(method, equipped(method, asked((3, 1), range(4, 8), network=network)), **over)
 
 
+def counted(function: Callable[..., Any], name: str, calls: Counter[str]) -> Callable[..., Any]:
+    def called(*given: Any) -> Any:
+        calls[name] += 1
+        return function(*given)
+
+    return called
+
+
 @pytest.mark.parametrize("method", LEARNING)
 def test_real_images_and_the_network_have_their_turn_once(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = []
@@ -86,14 +96,9 @@ def test_real_images_and_the_network_have_their_turn_once(method: str, monkeypat
         of = asked(budgets, range(3))
         plan = recipe(method, of)
         objective: Any = plan.objective
-        calls = {"target": 0, "match": 0, "run": 0}
+        calls: Counter[str] = Counter()
         for owner, name in ((objective.matcher, "target"), (objective.matcher, "match"), (objective.trainer, "run")):
-
-            def counted(*given: Any, _made: Any = getattr(owner, name), _name: str = name, _calls: Any = calls) -> Any:
-                _calls[_name] += 1
-                return _made(*given)
-
-            monkeypatch.setattr(owner, name, counted)
+            monkeypatch.setattr(owner, name, counted(getattr(owner, name), name, calls))
         condense(plan, of)
         counts.append(calls)
     together, single = counts

@@ -115,6 +115,10 @@ def _save(given: Namespace, problem: Any, recipe: Any, made: Any) -> None:
         result["losses"] = {str(ipc): own for ipc, own in zip(problem.budgets, losses, strict=True)}
     else:
         result["losses"] = losses[0] if losses else []
+    if given.spec.get("masks", {}).get("kind") == "magnitude":
+        from ddlib.masks.chunks import magnitude_digests
+
+        result["masks"] = magnitude_digests(problem.masks, problem.rows)
     write_manifest(given.output, "phase", given.spec, files, result)
 
 
