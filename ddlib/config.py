@@ -67,9 +67,11 @@ def resolve(raw: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]
     config: dict[str, Any] = numeric(copy.deepcopy(dict(raw)))
     config.setdefault("pools", {})
     config.setdefault("masksets", {})
-    problems = _schema_problems(config, schema) or _spread_budgets(config)
+    problems = _schema_problems(config, schema) + _budget_problems(config.get("experiments"))
     if problems:
         raise ConfigError(_report(problems))
+    for entry in config["experiments"].values():
+        entry.setdefault("ipc", sorted(entry.get("budget", [])))
     config["machine"] = {**presets.MACHINE, **config["machine"]}
     problems = _Checker(config).problems()
     if problems:
@@ -106,19 +108,16 @@ def _schema_problem(error: Any) -> list[str]:
     return [f"{where}: {error.message}{hint}"]
 
 
-def _spread_budgets(config: Mapping[str, Any]) -> list[str]:
-    """Experiments with a `budget` are given the same `ipc`; what is wrong where one has both, or neither."""
-    found = []
-    for name, entry in config["experiments"].items():
-        if ("ipc" in entry) is ("budget" in entry):
-            has = "both" if "ipc" in entry else "neither"
-            found.append(
-                f"experiments.{name}: it has {has} of `ipc` (images per class, each condensed by itself) and `budget` "
-                "(condensed together): give one of the two"
-            )
-        elif "budget" in entry:
-            entry["ipc"] = sorted(entry["budget"])
-    return found
+def _budget_problems(experiments: Any) -> list[str]:
+    """Experiments that have both `ipc` and `budget`, or neither."""
+    named = experiments.items() if isinstance(experiments, dict) else ()
+    entries = {name: entry for name, entry in named if isinstance(entry, dict)}
+    return [
+        f"experiments.{name}: it has {'both' if 'ipc' in entry else 'neither'} of `ipc` (images per class, each condensed "
+        "by itself) and `budget` (condensed together): give one of the two"
+        for name, entry in entries.items()
+        if ("ipc" in entry) is ("budget" in entry)
+    ]
 
 
 class _Checker:

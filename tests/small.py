@@ -96,7 +96,8 @@ def equipped(method: str, asked: Problem) -> Problem:
     facts, data = registry.METHODS[method].facts, asked.data
     rows, masks = asked.rows, asked.masks
     if facts.get("pool") == "required" and rows is None:
-        rows = snapshots_of(json.dumps(asked.network), (data.channels, data.height, data.width), data.classes)
+        shape = (data.channels, data.height, data.width)
+        rows = snapshots_of(json.dumps(asked.network), shape, data.classes) if asked.network else []
     if facts.get("masks") and masks is None:
         masks = RandomMasks.on(asked.start().net, "uniform", 0.5, asked.seed)
     return dataclasses.replace(asked, rows=rows, masks=masks)

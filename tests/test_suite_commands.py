@@ -205,7 +205,7 @@ def test_work_is_counted_from_the_specification(tiny):
     assert (train.images, batches) == (64, 1)
     assert planning.work(plan, "condense", names | {"experiment": "a__initial"}) == []
     ((step, steps),) = planning.work(plan, "train_block", {"pool": "early", "block": 0})
-    assert (step.images, steps) == (64, pytest.approx((1 + 2 / 3) * 23))  # 1438 images; epochs 0 and 1 are kept
+    assert (step.images, steps) == (64, pytest.approx((2 + 2 / 3) * 23))  # 1438 images; epochs 0 and 1 are kept
     cells = {cell.experiment: cell.__dict__ for cell in plan.cells("tiny")}
     ((step, steps),) = planning.work(plan, "evaluate", cells["a"])
     assert (step.images, steps) == (10, 1)

@@ -32,7 +32,7 @@ from ddlib.pool_settings import kept_epochs
 from ddlib.progress import progress
 from ddlib.streams import Batches, Streams
 from ddlib.train.compiler import Compiler, decide, forward_flops
-from ddlib.train.loop import Learning, State, Trainer, accuracy, logits_of
+from ddlib.train.loop import Learning, Scorer, State, Trainer
 from ddlib.train.schedules import decayed
 
 
@@ -95,6 +95,7 @@ class MemberTraining:
         self.compiler: Compiler = decide(self.compile_mode, self.data.labels.device.type, flops)
         learning = Learning.of(self.training)
         self.trainer = Trainer(self.net, learning, self.fit, self.streams, "pool", self.compiler, self.precision)
+        self.scorer = Scorer(self.net, self.data.labels.device, self.compiler, self.precision)
 
     def run(self, checkpoint: Checkpoint | None = None) -> dict[str, Any]:
         """Train from the start or the checkpoint; return {"files": name -> path, "metrics": rows, ...}."""
@@ -151,13 +152,13 @@ class MemberTraining:
         """After an epoch: the clean and held-out accuracy (of kept epochs), the snapshot, the curve's point."""
         row["train_clean"] = row["heldout"] = float("nan")
         if keep or happened:
-            logits = logits_of(self.net, state, self.fit)
+            logits = self.scorer.logits(state, self.fit)
             row["train_clean"] = float((logits.argmax(1) == self.fit.labels).double().mean())
             if happened:
                 happened.add_errors(logits, self.fit.labels)
         if keep:
             if len(self.heldout.labels):
-                row["heldout"] = accuracy(self.net, state, self.heldout)
+                row["heldout"] = self.scorer.accuracy(state, self.heldout)
             named = {f"params/{name}": value for name, value in state.params.items()}
             named |= {f"buffers/{name}": value for name, value in state.buffers.items()}
             save_tensors(self._snapshot(row["epoch"]), named, {"member": self.member, "epoch": row["epoch"]})

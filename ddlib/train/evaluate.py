@@ -14,7 +14,7 @@ from ddlib.events import NullEvents
 from ddlib.progress import progress
 from ddlib.streams import Batches, Streams
 from ddlib.train.compiler import decide, forward_flops
-from ddlib.train.loop import Learning, Source, State, Trainer, accuracy
+from ddlib.train.loop import Learning, Source, Scorer, State, Trainer
 from ddlib.train.schedules import decayed
 
 
@@ -89,13 +89,14 @@ def evaluate(
         flops = 3.0 * steps * min(learning.batch, count) * forward_flops(net, shape) * protocol["repeats"]
         compiler = decide(compile_mode, str(source.labels.device.type), flops)
         trainer = Trainer(net, learning, source, streams, "student", compiler, precision)
+        scorer = Scorer(net, test.labels.device, compiler)
         for repeat in range(protocol["repeats"]):
             net = build(repeat)
             state = State.of(net.to(source.labels.device))
             batches = Batches(streams, "student_batches", count, learning.batch, index=(repeat,))
             passes = progress(range(-(-steps // batches.per_pass)), f"{name}, repeat {repeat + 1}", "passes", events)
             state = train_student(trainer, state, passes, steps, batches, protocol)
-            found = accuracy(net, state, test)
+            found = scorer.accuracy(state, test)
             yield {"network": name, "repeat": repeat, "accuracy": found, "train_images": count, "steps": steps}
 
 
