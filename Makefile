@@ -5,12 +5,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SUITE ?= digits
 TEST_WORKERS ?= 2
-CODE := ddlib workflow/plugins tools tests
+CODE := ddlib workflow/plugins tools tests benchmarks
 SNAKEFILES := workflow/Snakefile $(wildcard workflow/rules/*.smk)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test soak check audit ui status table plan clean-suite du adopt lock
+.PHONY: help venv demo test soak bench check audit ui status table plan clean-suite du adopt lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ test: venv ## the fast tests, under ten minutes on two cores
 
 soak: venv ## the long tests
 	$(PYTEST) -m soak
+
+bench: venv ## speed against the plain formulation: table and benchmarks/results/<device>.csv (BENCH=--quick)
+	$(BIN)/python -m benchmarks $(BENCH)
 
 check: venv ## ruff, mypy, snakefmt, snakemake --lint, dry runs of every suite
 	$(BIN)/ruff check $(CODE)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from benchmarks.plain_augment import Draws, colour, crop, cutout, decode, draw
 
+
 class PlainConvNet(nn.Module):
     """ConvNet with instance norm as GroupNorm of one channel a group; names of tensors as in ddlib's ConvNet."""
 

@@ -24,7 +24,8 @@ def colour(x: Tensor, draws: Draws) -> Tensor:
     grey = x.mean(dim=1, keepdim=True)
     x = (x - grey) * (_each(draws["saturation"]) * 2) + grey
     level = x.mean(dim=[1, 2, 3], keepdim=True)
-    return (x - level) * (_each(draws["contrast"]) + 0.5) + level
+    found: Tensor = (x - level) * (_each(draws["contrast"]) + 0.5) + level
+    return found
 
 
 def _grid(n: int, rows: int, cols: int, device: torch.device) -> tuple[Tensor, ...]:

@@ -19,7 +19,7 @@ from ddlib.sets.optim import tuned_lr
 from ddlib.train.compiler import forward_flops
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-PARTS = ("matching", "network", "inner")
+PARTS = ("matching", "network", "inner", "precision")
 
 
 @dataclass(frozen=True)
@@ -73,22 +73,22 @@ def random_images(size: Size, device: str) -> Tensor:
     return torch.rand(size.classes * size.ipc, 3, size.side, size.side, generator=generator).to(device)
 
 
-def recipe(size: Size, data: RealData, compile: str = "always", precision: str = "fp32") -> Recipe:
-    """ddlib's IDC on `data`."""
+def recipe(size: Size, data: RealData, compile: str = "always", precision: str = "fp32", chunk: int = 0) -> Recipe:
+    """ddlib's IDC on `data`; `chunk`: classes matched at once, 0 as it decides itself."""
     network = {"architecture": "convnet", "depth": size.depth, "width": size.width, "norm": "instance", "version": 1}
-    execution = Execution(compile, 0, precision)
+    execution = Execution(compile, chunk, precision)
     problem = Problem(data, size.ipc, list(range(size.classes)), 0, size.side, network, execution=execution)
     made: Recipe = registry.METHODS["idc"].load()(settings(size), problem)
     return made
 
 
-def plain(size: Size, data: RealData, params: Mapping[str, Tensor]) -> Plain:
-    """The plain formulation on the same data, from the weights `params`."""
-    net = PlainConvNet(3, size.side, size.classes, size.depth, size.width).to(data.images.device)
+def plain(size: Size, data: RealData, params: Mapping[str, Tensor], start: Tensor) -> Plain:
+    """The plain formulation on the same data, from the weights `params` and the synthetic images `start`."""
+    net = PlainConvNet(3, size.side, size.classes, size.depth, size.width).to(start)
     net.load_state_dict(dict(params))
     mean, std = (torch.tensor(v, device=data.images.device).reshape(1, -1, 1, 1) for v in (MEAN, STD))
     images = list(data.pixels(slice(None)))
-    start, used = random_images(size, str(data.images.device)), settings(size)
+    used = settings(size)
     lr = tuned_lr(used["image_lr"], size.ipc, size.side, size.side)
     return Plain(used, images, data.labels.tolist(), mean, std, net, start, lr)
 
@@ -99,18 +99,27 @@ def flops(size: Size, part: str) -> float:
     With F those of the convolutions and linear layers in one forward of an image: a gradient costs 3 F an image, the
     gradient of the distance of a gradient 9 F (three times a gradient). The same count for both formulations.
     """
-    one = forward_flops(PlainConvNet(3, size.side, size.classes, size.depth, size.width), (3, size.side, size.side))
+    one: float = forward_flops(
+        PlainConvNet(3, size.side, size.classes, size.depth, size.width), (3, size.side, size.side)
+    )
     used = settings(size)
     synthetic = min(size.ipc * used["factor"] ** 2, used["synthetic_batch"])
     matched, step = one * (3 * size.real_batch + 9 * synthetic), one * 3 * size.network_batch
     if part == "inner":
-        return size.classes * matched + network_steps(size) * step
-    return matched if part == "matching" else step
+        return float(size.classes * matched + network_steps(size) * step)
+    return float(matched if part == "matching" else step)
 
 
 def network_steps(size: Size) -> int:
     """Steps of the network between two rounds of matching."""
     return -(-size.network_samples // size.network_batch)
+
+
+def image_gradient(size: Size, device: str, compile: str, precision: str) -> Tensor:
+    """ddlib's gradient of the synthetic images in the first step, float64 [N, C, H, W]."""
+    objective = recipe(size, random_data(size, device), compile, precision, int(compile == "never")).objective
+    assert objective is not None
+    return objective.gradient(random_images(size, device), objective.begin(0, 0), 0)[1].double()
 
 
 def calls(size: Size, variant: Variant, device: str, compile: str = "always") -> dict[str, Callable[[], object]]:
@@ -121,7 +130,7 @@ def calls(size: Size, variant: Variant, device: str, compile: str = "always") ->
     assert ours.optimiser is not None
     objective, optimiser, begun = ours.objective, ours.optimiser, ours.objective.begin(0, 0)
     if variant.code == "plain":
-        theirs = plain(size, data, begun.network.params)
+        theirs = plain(size, data, begun.network.params, random_images(size, device))
         return {
             "matching": theirs.matching,
             "network": theirs.training,

@@ -113,8 +113,8 @@ def _budget_problems(experiments: Any) -> list[str]:
     named = experiments.items() if isinstance(experiments, dict) else ()
     entries = {name: entry for name, entry in named if isinstance(entry, dict)}
     return [
-        f"experiments.{name}: it has {'both' if 'ipc' in entry else 'neither'} of `ipc` (images per class, each condensed "
-        "by itself) and `budget` (condensed together): give one of the two"
+        f"experiments.{name}: it has {'both' if 'ipc' in entry else 'neither'} of `ipc` (images per class, each "
+        "condensed by itself) and `budget` (condensed together): give one of the two"
         for name, entry in entries.items()
         if ("ipc" in entry) is ("budget" in entry)
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import json
 import os
 import platform
@@ -104,6 +105,7 @@ def at_work(rule: str, options: argparse.Namespace, tags: Mapping[str, Any]) -> 
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with lease(machine, options.gpus, say=say) as held:
         _set_threads(machine, held.device)
+        keep_memory()
         began, wall = time.time(), time.monotonic()
         job = Job(held.device, held.description, machine, options.output, spec, events)
         resumed = any((RESULTS / "checkpoints").glob(f"{stem(options.output)}.*.safetensors"))
@@ -140,6 +142,19 @@ def _set_threads(machine: Mapping[str, Any], device: str) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to repeat itself
         torch.backends.cudnn.deterministic = machine["deterministic"]
         torch.use_deterministic_algorithms(machine["deterministic"], warn_only=True)
+
+
+def keep_memory() -> bool:
+    """Have glibc keep the memory that tensors free, as the next step wants it again; False where there is no glibc.
+
+    By default every large tensor is mapped anew from the kernel and its pages filled with zeros: a quarter of the CPU
+    time of a training step. Results do not change.
+    """
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt"):
+        return False
+    trim, pad, mappings = -1, -2, -4  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX of malloc.h
+    return all([libc.mallopt(mappings, 0), libc.mallopt(trim, 2**31 - 1), libc.mallopt(pad, 2**26)])
 
 
 def _record(job: Job, held: Any, seconds: float, began: float, commit: str, dirty: bool) -> dict[str, Any]:
