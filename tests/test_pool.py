@@ -25,7 +25,8 @@ from ddlib.checkpoints import Checkpoint
 from ddlib.data.real import RealData
 from ddlib.pool.member import Events, MemberTraining
 from ddlib.pool_settings import kept_epochs
-from ddlib.train.loop import State, accuracy, logits_of
+from ddlib.train.loop import State
+from ddlib.train.scoring import accuracy, logits_of
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = {"dataset": SPEC, "network": {**NETWORK, "norm": "batch"}, "snapshots": "all", "seed": 0, "members": [0, 1]}

@@ -15,8 +15,9 @@ from ddlib.augment.siamese import Augmentation
 from ddlib.streams import Batches, Streams
 from ddlib.train.adam import adam_step, no_moments
 from ddlib.train.compiler import MODES, decide, forward_flops
-from ddlib.train.loop import Learning, State, Trainer, accuracy, logits_of
+from ddlib.train.loop import Learning, State, Trainer
 from ddlib.train.schedules import decayed, multistep_factor
+from ddlib.train.scoring import accuracy, logits_of
 
 STREAMS = Streams(0, "test")
 

@@ -36,9 +36,10 @@ from ddlib.pool.member import MemberTraining
 from ddlib.sets.synthetic import merge
 from ddlib.streams import Batches, Streams
 from ddlib.train.evaluate import Labelled, evaluate, steps_of
-from ddlib.train.loop import Learning, State, Trainer, logits_of
+from ddlib.train.loop import Learning, State, Trainer
 from ddlib.train.losses import mixed_cross_entropy
 from ddlib.train.schedules import decayed, evaluation_epochs
+from ddlib.train.scoring import logits_of
 from ddlib.train.sgd import sgd_step, zero_velocity
 from ddlib.transforms.perturb import NORMS, Perturbation, direction
 from ddlib.transforms.sparsify import MagnitudeMasks, RandomMasks

@@ -32,8 +32,9 @@ from ddlib.pool_settings import kept_epochs
 from ddlib.progress import progress
 from ddlib.streams import Batches, Streams
 from ddlib.train.compiler import Compiler, decide, forward_flops
-from ddlib.train.loop import Learning, Scorer, State, Trainer
+from ddlib.train.loop import Learning, State, Trainer
 from ddlib.train.schedules import decayed
+from ddlib.train.scoring import Scorer
 
 
 @dataclass

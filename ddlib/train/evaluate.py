@@ -14,8 +14,9 @@ from ddlib.events import NullEvents
 from ddlib.progress import progress
 from ddlib.streams import Batches, Streams
 from ddlib.train.compiler import decide, forward_flops
-from ddlib.train.loop import Learning, Source, Scorer, State, Trainer
+from ddlib.train.loop import Learning, Source, State, Trainer
 from ddlib.train.schedules import decayed
+from ddlib.train.scoring import Scorer
 
 
 @dataclass(frozen=True)
