@@ -56,11 +56,14 @@ def test_the_demo_shows_idc_above_random_and_initial_and_reruns_nothing(checkout
     assert "Nothing to be done" in again.stdout + again.stderr
 
 
-def test_a_condensation_killed_at_random_moments_ends_with_the_same_bytes(checkout: Path) -> None:
-    assert snakemake(checkout, "--cores", "1", "results/data/digits/train.json").returncode == 0
+@pytest.mark.parametrize("experiment", ["digits_idc", "digits_acc_dd", "digits_drop2sparse"])
+def test_a_condensation_killed_at_random_moments_ends_with_the_same_bytes(checkout: Path, experiment: str) -> None:
     plan = project.load(checkout)
-    where = {"experiment": "digits_idc", "per": 1, "seed": 0, "stage": 0, "phase": 0}
-    spec = plan.spec("condense", where)
+    where = {"experiment": experiment, "per": 1, "seed": 0, "stage": 0, "phase": 0}
+    spec, masks = plan.spec("condense", where), plan.masks(experiment, 1, 0)
+    selection = [f"results/views/{experiment}/ipc1/seed0/selection.json"] * bool(spec["view"])
+    made = snakemake(checkout, "--cores", "1", "results/data/digits/train.json", *selection, *masks)
+    assert made.returncode == 0, made.stderr[-2000:]
     spec["settings"] |= {"outer_iterations": 3, "inner_steps": 10}
     machine = {**plan.config["machine"], "checkpoint_seconds": 0, "device": "cpu", "compile": "never"}
     machine["class_chunk"] = 1
@@ -69,6 +72,7 @@ def test_a_condensation_killed_at_random_moments_ends_with_the_same_bytes(checko
         stem = f"results/condensed/{name}/per1/seed0/stage0/phase0"
         options = ["--spec", json.dumps(spec), "--machine", json.dumps(machine), "--gpus", "1"]
         files = ["--train", "results/data/digits/train.json", "--output", f"{stem}.json", "--run", f"{stem}.run.json"]
+        files += ["--selection", *selection] * bool(selection) + ["--masks", *masks]
         return [sys.executable, "-m", "ddlib.jobs.condense", *options, *files]
 
     environment = {**os.environ, "PYTHONPATH": str(checkout)}
