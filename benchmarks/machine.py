@@ -1,9 +1,11 @@
-"""Facts of the machine, its matrix-product rate, and what a variant asks of PyTorch's switches."""
+"""Facts of the machine, its matrix-product rate, and the switches of PyTorch and the C library a variant runs under."""
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +14,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.problem import Variant
+from ddlib import presets
+from ddlib.jobs.job import keep_memory
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
@@ -43,18 +47,32 @@ def slug(device: str, threads: int) -> str:
 
 @contextmanager
 def switches(variant: Variant, device: str) -> Iterator[None]:
-    """TF32 where the variant says so; on a GPU the official code's autotuned kernels, or our deterministic ones."""
+    """TF32 where the variant says so; memory kept as ddlib's jobs do, or handed back as a process does by itself; on a
+    GPU the official code's autotuned kernels, or those our jobs take."""
     cudnn, before = torch.backends.cudnn, torch.get_float32_matmul_precision()
     kept = cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
+    if variant.code == "ddlib":
+        keep_memory()
+    else:
+        _hand_back_memory()
     try:
         torch.set_float32_matmul_precision("high" if variant.precision == "tf32" else "highest")
         cudnn.allow_tf32 = variant.precision == "tf32"
-        cudnn.deterministic = device == "cuda" and variant.code == "ddlib"
+        cudnn.deterministic = device == "cuda" and variant.code == "ddlib" and presets.MACHINE["deterministic"]
         cudnn.benchmark = device == "cuda" and variant.code == "plain"
         yield
     finally:
         torch.set_float32_matmul_precision(before)
         cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = kept
+
+
+def _hand_back_memory() -> None:
+    """The C library's own ways, undoing `keep_memory`: maps blocks above 32 MB (as once warm), trims above 64."""
+    libc = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+    if libc is not None and hasattr(libc, "mallopt"):
+        trim, pad, threshold, mappings = -1, -2, -3, -4
+        for option, value in ((mappings, 65536), (threshold, 2**25), (trim, 2**26), (pad, 2**17)):
+            libc.mallopt(option, value)
 
 
 def seconds(call: Callable[[], object], device: str) -> float:
