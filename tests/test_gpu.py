@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import torch
 from small import NETWORK, digits, equipped, problem, recipe
+from test_methods import LEARNING, Fragile, KilledError
 from torch import Tensor
 
 from ddlib import nn as networks
-from ddlib import registry
 from ddlib.checkpoints import Checkpoint
 from ddlib.methods.driver import Condensed, condense
 from ddlib.methods.recipe import Problem
@@ -32,7 +32,6 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
 ]
-LEARNING = [name for name, entry in sorted(registry.METHODS.items()) if entry.facts["network"]]
 PROTOCOL = {"epochs": 3, "steps": 0, "whole_steps": 9, "batch": 32, "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4}
 PROTOCOL |= {"augment": "color_crop_scale_rotate", "dialect": "idc", "mix_probability": 0.5, "mix_beta": 1.0}
 PROTOCOL |= {"decay_at": [0.7], "decay_factor": 0.2, "repeats": 1}
@@ -109,28 +108,6 @@ def test_chunks_and_compiled_code_agree() -> None:
     alone = condense(recipe("idc", on("cuda"), outer_iterations=1), on("cuda")).images
     for changed in (on("cuda", chunk=10), on("cuda", chunk=4), on("cuda", mode="always")):
         assert error(condense(recipe("idc", changed, outer_iterations=1), changed).images, alone) < 2e-2
-
-
-class KilledError(Exception):
-    """What a test ends a run with."""
-
-
-class Fragile(Checkpoint):
-    """Saves after every inner step, and dies right after saving for the `last`-th time."""
-
-    def __init__(self, folder: Path, last: int) -> None:
-        super().__init__(folder, "made", {"a": 1}, 0.0, say=lambda text: None)
-        self.left = last
-
-    @property
-    def due(self) -> bool:
-        return True
-
-    def save(self, tensors: Any, facts: Any) -> None:
-        super().save(tensors, facts)
-        self.left -= 1
-        if not self.left:
-            raise KilledError
 
 
 @pytest.mark.parametrize("method", LEARNING)
