@@ -19,12 +19,12 @@ from ddlib.sets.optim import tuned_lr
 from ddlib.train.compiler import forward_flops
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-PARTS = ("matching", "network", "inner", "precision")
+PARTS = ("matching", "network", "inner", "precision", "trajectory")
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large the problem is; the defaults are IDC's on CIFAR-10."""
+    """How large the problem is; the defaults are IDC's on CIFAR-10, and a short trajectory of MTT's (student_*)."""
 
     classes: int = 10
     ipc: int = 10
@@ -35,6 +35,8 @@ class Size:
     network_batch: int = 64
     network_samples: int = 2000
     per_class: int = 200  # random "real" images
+    student_steps: int = 6
+    student_batch: int = 20
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,8 @@ def image_gradient(size: Size, device: str, compile: str, precision: str) -> Ten
     """ddlib's gradient of the synthetic images in the first step, float64 [N, C, H, W]."""
     objective = recipe(size, random_data(size, device), compile, precision, int(compile == "never")).objective
     assert objective is not None
-    return objective.gradient(random_images(size, device), objective.begin(0, 0), 0)[1].double()
+    learned = {"images": random_images(size, device)}
+    return objective.gradient(learned, objective.begin(0, 0), 0)[1]["images"].double()
 
 
 def calls(size: Size, variant: Variant, device: str, compile: str = "always") -> dict[str, Callable[[], object]]:
@@ -127,8 +130,7 @@ def calls(size: Size, variant: Variant, device: str, compile: str = "always") ->
     data = random_data(size, device)
     ours = recipe(size, data, compile if variant.code == "ddlib" else "never", variant.precision)
     assert ours.objective is not None
-    assert ours.optimiser is not None
-    objective, optimiser, begun = ours.objective, ours.optimiser, ours.objective.begin(0, 0)
+    objective, optimiser, begun = ours.objective, ours.optimisers["images"], ours.objective.begin(0, 0)
     if variant.code == "plain":
         theirs = plain(size, data, begun.network.params, random_images(size, device))
         return {
@@ -141,11 +143,11 @@ def calls(size: Size, variant: Variant, device: str, compile: str = "always") ->
 
     def inner() -> object:
         x, v = optimiser.before(images, still)
-        loss, gradient = objective.gradient(x, begun, 0)
-        return loss, optimiser.after(x, v, gradient), objective.advance(begun)
+        loss, gradients = objective.gradient({"images": x}, begun, 0)
+        return loss, optimiser.after(x, v, gradients["images"]), objective.advance(begun)
 
     return {
-        "matching": lambda: objective.gradient(images, begun, 0),
+        "matching": lambda: objective.gradient({"images": images}, begun, 0),
         "network": lambda: objective.advance(begun),
         "inner": inner,
     }

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from benchmarks import trajectory
 from benchmarks.machine import device_name, has_amx, matrix_rate, seconds, slug, switches
 from benchmarks.memory import peak_mb
 from benchmarks.problem import PARTS, Size, Variant, calls, flops, image_gradient, network_steps
@@ -70,6 +71,9 @@ class Suite:
             row["peak_mb"] = peak_mb(self.size, variant, row["part"], self.device, self.compile, self.threads)
         if "precision" in self.parts:
             self._precision()
+        if "trajectory" in self.parts:
+            with switches(Variant("ddlib", "fp32"), self.device):
+                self.rows += trajectory.measured(self.size, self.device, self.compile, self.repeats, memory, say)
         return pd.DataFrame(self.rows).assign(**self.facts())
 
     def facts(self) -> dict[str, Any]:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import presets, registry
-from .pool_settings import pool_problems, view_for, view_problems, window_problems
+from . import presets, progressive, registry
+from .pool_settings import pool_problems, view_for, view_problems
 from .registry import nearest
-from .settings import BOOLEAN, method_settings, settings_problems
+from .settings import BOOLEAN, method_settings, settings_problems, size_problems
+from .view_settings import horizon_problems, window_problems
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 RESERVED = "__"
@@ -175,6 +176,15 @@ class _Checker:
             options = {key: value for key, value in entry.items() if key != "architecture"}
             self.found += settings_problems(where, options, presets.NETWORK_DEFAULTS[entry["architecture"]])
 
+    def students_of(self, where: str, name: str, datasets: Iterable[str]) -> None:
+        """A group of students that are to be trained on images of data sets."""
+        if self.refer(f"{where}.students", name, self._students(), "network or group of students"):
+            group, networks = self.config["students"].get(name, [name]), self.config["networks"]
+            known = {network: networks[network] for network in group if network in networks}
+            for dataset in dict.fromkeys(datasets):
+                if dataset in self.config["datasets"]:
+                    self.found += size_problems(f"{where}.students", known, self.config["datasets"][dataset])
+
     def students(self, where: str, entry: list[str]) -> None:
         for name in entry:
             self.refer(where, name, self.config["networks"], "network")
@@ -183,12 +193,13 @@ class _Checker:
         if not self.refer(f"{where}.recipe", entry["recipe"], presets.PROTOCOLS, "protocol recipe"):
             return
         given = {key: value for key, value in entry.items() if key != "recipe"}
+        known = {**presets.PROTOCOL_OPTIONS, **presets.PROTOCOLS[entry["recipe"]]}
         for key in presets.PER_DATASET:
             if isinstance(given.get(key), dict):
                 for dataset, value in given.pop(key).items():
                     if self.refer(f"{where}.{key}", dataset, self.config["datasets"], "data set"):
-                        self.found += settings_problems(where, {key: value}, presets.PROTOCOLS[entry["recipe"]])
-        self.found += settings_problems(where, given, presets.PROTOCOLS[entry["recipe"]])
+                        self.found += settings_problems(where, {key: value}, known)
+        self.found += settings_problems(where, given, known)
         resolved = {**presets.PROTOCOLS[entry["recipe"]], **entry}
         if resolved["epochs"] == resolved["steps"] == 0:
             self.found.append(f"{where}: students would train for 0 epochs and 0 steps: give one of the two")
@@ -208,31 +219,33 @@ class _Checker:
             return
         for protocol in entry["protocols"]:
             self.refer(f"{where}.protocols", protocol, self.config["protocols"], "protocol")
-        self.refer(f"{where}.students", entry["students"], self._students(), "network or group of students")
+        self.students_of(where, entry["students"], [entry["dataset"]])
         for name in entry.get("labels", []):
-            self.refer(f"{where}.labels", name, {"hard": None}, "kind of labels")
+            self.refer(f"{where}.labels", name, dict.fromkeys(presets.LABELS), "kind of labels")
         classes = self.config["datasets"][entry["dataset"]]["classes"]
         if classes % entry.get("classes_per_phase", classes):
             self.found.append(
                 f"{where}.classes_per_phase: {entry['classes_per_phase']} does not divide {classes} classes"
             )
-        if self.refer(f"{where}.method", entry["method"], registry.METHODS, "method"):
+        problems = progressive.problems(where, entry, {name: self.config["pools"][name] for name in self.sound_pools})
+        self.found += problems
+        if not problems and self.refer(f"{where}.method", progressive.method_of(entry), registry.METHODS, "method"):
             self.method(where, entry)
 
     def method(self, where: str, entry: dict[str, Any]) -> None:
-        facts, settings = registry.METHODS[entry["method"]].facts, entry.get("settings", {})
-        defaults = presets.METHOD_SETTINGS[entry["method"]]
+        name, settings = progressive.method_of(entry), entry.get("settings", {})
+        facts, defaults = registry.METHODS[name].facts, presets.METHOD_SETTINGS[name]
         source = self.config["datasets"][entry["dataset"]]["source"]
         self.found += settings_problems(f"{where}.settings", settings, defaults["default"])
         if facts["network"] and "network" not in entry:
-            self.found.append(f"{where}: key 'network' is missing: {entry['method']} needs a network")
+            self.found.append(f"{where}: key 'network' is missing: {name} needs a network")
         elif "network" in entry:
             self.refer(f"{where}.network", entry["network"], self.config["networks"], "network")
         if "speedup" in settings and "outer_iterations" in settings:
             self.found.append(
                 f"{where}.settings: speedup is a number of outer iterations by another name: give one of the two"
             )
-        resolved = method_settings(entry["method"], source, settings)
+        resolved = method_settings(name, source, settings)
         beyond = [outer for outer in entry.get("evaluate_at", []) if outer >= resolved.get("outer_iterations", 0)]
         if beyond:
             last = resolved.get("outer_iterations", 0)
@@ -260,7 +273,7 @@ class _Checker:
         named = entry.get("masks")
         if bool(facts.get("masks")) is not bool(named):
             needs = "needs `masks`, the name of a mask set" if facts.get("masks") else "does not make networks sparse"
-            self.found.append(f"{where}.masks: {entry['method']} {needs}")
+            self.found.append(f"{where}.masks: {progressive.method_of(entry)} {needs}")
             return
         if isinstance(named, dict) and (missing := [n for n in entry["ipc"] if str(n) not in named]):
             self.found.append(f"{where}.masks: none for ipc {missing}, only for {', '.join(named)}")
@@ -285,14 +298,19 @@ class _Checker:
             return
         if pool is None:
             if facts.get("pool") == "required":
-                self.found.append(f"{where}: {entry['method']} starts from a pool: keys 'pool' and 'view' are missing")
+                self.found.append(
+                    f"{where}: {progressive.method_of(entry)} starts from a pool: keys 'pool' and 'view' are missing"
+                )
             return
         if not facts.get("pool"):
-            self.found.append(f"{where}.pool: {entry['method']} does not start from a pool")
+            self.found.append(f"{where}.pool: {progressive.method_of(entry)} does not start from a pool")
         elif self.refer(f"{where}.pool", pool, self.config["pools"], "pool"):
-            self.found += [f"{where}.view{problem}" for problem in window_problems(entry["view"], entry["ipc"])]
+            wrong = window_problems(entry["view"], entry["ipc"])
+            wrong += horizon_problems(progressive.method_of(entry), bool(facts.get("horizon")), entry["view"])
+            self.found += [f"{where}.view{problem}" for problem in wrong]
             if pool in self.sound_pools:
-                self.found += [f"{where}.{problem}" for problem in view_problems(entry, self.config["pools"][pool])]
+                held = self.config["pools"][pool], self.config["datasets"]
+                self.found += [f"{where}.{said}" for said in view_problems(entry, *held, epochs_too=not wrong)]
             if (view or {}).get("metric") == "heldout" and not self.config["datasets"][entry["dataset"]].get("heldout"):
                 self.found.append(
                     f"{where}.view.metric: data set {entry['dataset']} has nothing held out; set its heldout"
@@ -304,4 +322,7 @@ class _Checker:
         for name in entry.get("protocols", []):
             self.refer(f"{where}.protocols", name, self.config["protocols"], "protocol")
         if "students" in entry:
-            self.refer(f"{where}.students", entry["students"], self._students(), "network or group of students")
+            known = [
+                self.config["experiments"][name] for name in entry["experiments"] if name in self.config["experiments"]
+            ]
+            self.students_of(where, entry["students"], [experiment["dataset"] for experiment in known])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +20,22 @@ def files(path: str | Path) -> list[Path]:
 def total(paths: Iterable[Path]) -> int:
     """Bytes of the files together."""
     return sum(path.lstat().st_size for path in paths)
+
+
+def free(path: str | Path) -> int:
+    """Bytes free where `path` is or would be."""
+    path = Path(path).absolute()
+    return shutil.disk_usage(next(place for place in (path, *path.parents) if place.exists())).free
+
+
+def check_room(path: str | Path, needed: float, what: str) -> None:
+    """ValueError if `what` needs more bytes than are free where `path` is or would be."""
+    if needed > (there := free(path)):
+        raise ValueError(
+            f"{what} take {readable(needed)} more, and {readable(there)} are free at {path}. Make room (`make du` says "
+            "what results take), or keep fewer: `snapshots` of the pool says which epochs, `members` of the view "
+            "how many networks"
+        )
 
 
 def readable(count: float) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from . import presets
+from . import presets, progressive
 from .settings import method_settings
 
 
@@ -34,10 +34,15 @@ class Experiments:
                 "view": None,
                 "masks": None,
                 "evaluate_at": [],
-                "labels": ["hard"],
                 **entry,
             }
+            full["method"], full["stages"], full["conditioned"] = progressive.method_of(entry), 1, 0
+            if "progressive" in entry:
+                full["stages"], full["condition"] = entry["progressive"]["stages"], progressive.condition(entry)
+                full["conditioned"] = entry["progressive"].get("members", 0)
             full["settings"] = self._settings(entry)
+            # What was learned with soft labels is to be used with them.
+            full.setdefault("labels", ["hard" if full["settings"].get("soft_labels", "none") == "none" else "own"])
             full["shared"] = "budget" in entry and len(entry["ipc"]) > 1 and full["settings"]["outer_iterations"] > 0
             classes = self.config["datasets"][entry["dataset"]]["classes"]
             full["phases"] = classes // entry.get("classes_per_phase", classes)
@@ -52,10 +57,10 @@ class Experiments:
         """A baseline that picks and packs real images: settings other than its own have no say in it."""
         own = presets.METHOD_SETTINGS[method]["default"]
         chosen = {**{key: settings.get(key, value) for key, value in own.items()}, "outer_iterations": 0}
-        none = {"network": None, "pool": None, "view": None, "masks": None, "shared": False}
+        none = {"network": None, "pool": None, "view": None, "masks": None, "shared": False, "stages": 1}
         return {**none, "method": method, "dataset": dataset, "settings": chosen, "evaluate_at": [], "phases": 1}
 
     def _settings(self, entry: Mapping[str, Any]) -> dict[str, Any]:
         """Preset of the method for the data source, with the experiment's own settings over it."""
         source = self.config["datasets"][entry["dataset"]]["source"]
-        return method_settings(entry["method"], source, entry.get("settings", {}))
+        return method_settings(progressive.method_of(entry), source, entry.get("settings", {}))

@@ -15,6 +15,9 @@ BLOCK = "results/pool/{pool}/block{block}"
 VIEW = "results/views/{experiment}/ipc{ipc}/seed{seed}/selection"
 MASKS = "results/masks/{maskset}/seed{seed}/chunk{chunk}"
 PHASE = "results/condensed/{experiment}/per{per}/seed{seed}/stage{stage}/phase{phase}"
+# Networks conditioned on the stages before one, and which of their checkpoints it starts from.
+CONDITIONED = "results/condensed/{experiment}/per{per}/seed{seed}/stage{stage}/from/block{block}"
+SELECTED = "results/condensed/{experiment}/per{per}/seed{seed}/stage{stage}/from/selection"
 SET = "results/sets/{experiment}/ipc{ipc}/seed{seed}/{at}"
 EVALUATION = "results/evaluations/{experiment}/ipc{ipc}/seed{seed}/{at}{labels}/{protocol}/{students}"
 TABLE = "results/tables/{suite}"
@@ -27,6 +30,8 @@ MANIFESTS: dict[str, tuple[str, ...]] = {
     "select_view": (f"{VIEW}.json",),
     "draw_masks": (f"{MASKS}.json",),
     "condense": (f"{PHASE}.json",),
+    "condition": (f"{CONDITIONED}.json",),
+    "select_conditioned": (f"{SELECTED}.json",),
     "merge": (f"{SET}card.json",),
     "evaluate": (f"{EVALUATION}.json",),
     "tabulate": (f"{TABLE}.json",),
@@ -81,6 +86,8 @@ def part(condensed: int | Sequence[int], ipc: int, kind: str) -> str:
     return kind if isinstance(condensed, int) else f"ipc{ipc}/{kind}"
 
 
-def phase_stems(experiment: str, per: int | str, seed: int | str, phases: int) -> list[str]:
-    """Stems of the parts a synthetic set is merged from."""
-    return [PHASE.format(experiment=experiment, per=per, seed=seed, stage=0, phase=phase) for phase in range(phases)]
+def phase_stems(experiment: str, per: int | str, seed: int | str, phases: int, stages: int = 1) -> list[str]:
+    """Stems of the parts a synthetic set is merged from, stage by stage."""
+    places = ((stage, phase) for stage in range(stages) for phase in range(phases))
+    names = {"experiment": experiment, "per": per, "seed": seed}
+    return [PHASE.format(**names, stage=stage, phase=phase) for stage, phase in places]

@@ -11,8 +11,22 @@ from itertools import product
 from typing import Any
 
 from . import presets
-from .paths import BLOCK, EVALUATION, MANIFESTS, MASKS, SET, leading, per, phase_stems
+from .paths import (
+    BLOCK,
+    CONDITIONED,
+    DATA,
+    EVALUATION,
+    MANIFESTS,
+    MASKS,
+    SELECTED,
+    SET,
+    VIEW,
+    leading,
+    per,
+    phase_stems,
+)
 from .pool_settings import training, view_for
+from .progressive import name_of
 from .registry import versions
 from .settings import method_settings
 from .specs import MASKS_A_CHUNK, Spec, Specs
@@ -72,9 +86,10 @@ class Plan(Specs):
             "experiment": name,
             "dataset": entry["dataset"],
             "source": self.config["datasets"][entry["dataset"]]["source"],
-            "method": entry["method"],
+            "method": name_of(entry),
             "factor": entry["settings"].get("factor", 1),
             "phases": 0 if entry["method"] == "whole" else entry["phases"],
+            **({"stages": entry["stages"], "blocks": len(self._blocks(name))} if entry["stages"] > 1 else {}),
             "outer": entry["settings"].get("outer_iterations", 0),
             "as_published": self._as_published(entry),
             **({"budget": entry["ipc"]} if entry["shared"] else {}),
@@ -131,6 +146,50 @@ class Plan(Specs):
         blocks = -(-entry["view"]["members"] // per_block)
         return [f"{BLOCK.format(pool=entry['pool'], block=block)}.json" for block in range(blocks)]
 
+    def _blocks(self, experiment: str) -> range:
+        """The blocks of networks conditioned for every stage after the first."""
+        entry = self.experiments[experiment]
+        return range(len(self.members(experiment)) if entry["pool"] else entry["conditioned"])
+
+    def conditioned(self, experiment: str, per: int | str, seed: int | str, stage: int | str) -> list[str]:
+        """Manifests of the networks conditioned on the stages before `stage`; none where it trains them itself."""
+        names = {"experiment": experiment, "per": per, "seed": seed, "stage": stage}
+        blocks = self._blocks(experiment) if int(stage) else ()
+        return [f"{CONDITIONED.format(**names, block=block)}.json" for block in blocks]
+
+    def earlier(self, experiment: str, per: int | str, seed: int | str, stage: int | str) -> list[str]:
+        """Manifests of the parts of all stages before `stage`."""
+        stems = phase_stems(experiment, per, seed, self.experiments[experiment]["phases"], int(stage))
+        return [f"{stem}.json" for stem in stems]
+
+    def condense_inputs(self, experiment: str, per: str, seed: str | int, stage: str | int) -> dict[str, Any]:
+        """What a condensation is made from, by name: real images, the view and what it looks at, masks, and the parts
+        of the stages before."""
+        entry = self.experiments[experiment]
+        names: dict[str, Any] = {"experiment": experiment, "per": per, "seed": seed, "stage": stage}
+        inputs: dict[str, Any] = {"train": f"{DATA.format(dataset=entry['dataset'])}/train.json"}
+        if own := self.conditioned(**names):
+            inputs |= {"selection": f"{SELECTED.format(**names)}.json", "blocks": own}
+        elif entry["pool"]:
+            inputs["selection"] = f"{VIEW.format(**names, ipc=leading(per))}.json"
+            inputs["blocks"] = self.members(experiment)
+        if masks := self.masks(experiment, leading(per), seed):
+            inputs["masks"] = masks
+        if parts := self.earlier(**names):
+            inputs["earlier"] = parts
+        return inputs
+
+    def condition_inputs(
+        self, experiment: str, per: str, seed: str | int, stage: str | int, block: str | int
+    ) -> dict[str, Any]:
+        """What conditioned networks are made from: real images, the parts of the stages before, the networks before."""
+        entry = self.experiments[experiment]
+        names: dict[str, Any] = {"experiment": experiment, "per": per, "seed": seed}
+        inputs: dict[str, Any] = {"train": f"{DATA.format(dataset=entry['dataset'])}/train.json"}
+        inputs["earlier"] = self.earlier(**names, stage=stage)
+        before = self.conditioned(**names, stage=int(stage) - 1) or self.members(experiment)
+        return inputs | ({"before": [before[int(block)]]} if before else {})
+
     def masks(self, experiment: str, ipc: int | str, seed: int | str) -> list[str]:
         """Manifests of the chunks of masks an experiment's outer iterations need (magnitude draws none)."""
         maskset = self.maskset(experiment, ipc)
@@ -141,12 +200,13 @@ class Plan(Specs):
 
     def phases(self, experiment: str, ipc: int | str, seed: int | str) -> list[str]:
         """Stems of the condensed tensors a synthetic set is merged from."""
-        return phase_stems(experiment, self.per(experiment, ipc), seed, self.experiments[experiment]["phases"])
+        entry = self.experiments[experiment]
+        return phase_stems(experiment, self.per(experiment, ipc), seed, entry["phases"], entry["stages"])
 
     def per(self, experiment: str, ipc: int | str) -> int | str:
         """The images per class (10, or 1-10-50) of the condensation that makes an experiment's set of `ipc`."""
         entry = self.experiments[experiment]
-        return per(entry["ipc"]) if entry["shared"] else ipc
+        return per(entry["ipc"]) if entry["shared"] else int(ipc) // entry["stages"]
 
     def sharable(self, experiment: str) -> bool:
         """Whether all images per class of an experiment may be condensed together: they learn, at the same networks."""
@@ -154,7 +214,7 @@ class Plan(Specs):
         views = [self._view(entry, ipc) for ipc in entry["ipc"]]
         masks = [self.maskset(experiment, ipc) for ipc in entry["ipc"]]
         same = all(view == views[0] for view in views) and len(set(masks)) == 1
-        return same and entry["settings"]["outer_iterations"] > 0
+        return same and entry["settings"]["outer_iterations"] > 0 and entry["stages"] == 1
 
     def jobs(self, suite: str) -> list[tuple[str, dict[str, Any]]]:
         """(rule, wildcards) of every job behind the table of a suite, each once, causes before effects."""
@@ -176,8 +236,15 @@ class Plan(Specs):
             for chunk in range(len(self.masks(cell.experiment, ipc, cell.seed))):
                 add("draw_masks", maskset=self.maskset(cell.experiment, ipc), seed=cell.seed, chunk=chunk)
             if entry["method"] != "whole":
-                for phase in range(entry["phases"]):
-                    add("condense", **names, per=condensed, stage=0, phase=phase)
+                for stage in range(entry["stages"]):
+                    place: dict[str, Any] = {**names, "per": condensed, "stage": stage}
+                    blocks = range(len(self.conditioned(**place)))
+                    for block in blocks:
+                        add("condition", **place, block=block)
+                    if blocks:
+                        add("select_conditioned", **place)
+                    for phase in range(entry["phases"]):
+                        add("condense", **place, phase=phase)
                 add("merge", **names, ipc=cell.ipc, at=cell.at)
             add("evaluate", **cell.__dict__)
         return sorted(found.values(), key=lambda job: list(MANIFESTS).index(job[0]))
@@ -196,8 +263,13 @@ def rows(groups: Iterable[Mapping[str, Any]]) -> list[Spec]:
     for group in groups:
         for ipc, seed, at, tail in product(group["ipc"], group["seeds"], group["ats"], group["tails"]):
             cell = Cell(group["experiment"], ipc, seed, at, *tail)
-            condensed = per(group.get("budget", ipc))
-            runs = [f"{stem}.run.json" for stem in phase_stems(cell.experiment, condensed, seed, group["phases"])]
+            stages = group.get("stages", 1)
+            condensed = per(group.get("budget", ipc // stages))
+            stems = phase_stems(cell.experiment, condensed, seed, group["phases"], stages)
+            names = {"experiment": cell.experiment, "per": condensed, "seed": seed}
+            places = product(range(1, stages), range(group.get("blocks", 0)))
+            stems += [CONDITIONED.format(**names, stage=stage, block=block) for stage, block in places]
+            runs = [f"{stem}.run.json" for stem in stems]
             card = [f"{cell.set}card.json"] if group["phases"] else []
             evaluation = [f"{cell.stem}.csv"]
             facts = {key: group[key] for key in ("dataset", "source", "method", "factor", "outer", "pool_runs")}

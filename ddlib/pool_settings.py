@@ -5,16 +5,17 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from . import presets
-from .registry import nearest
 from .settings import settings_problems
+from .view_settings import epoch_problems, listed
 
 # Of a recipe, what all members of a pool share: which files a member has depends on it, or it is a list itself.
-SHARED = ("epochs", "record_events", "decay_at")
+SHARED = ("epochs", "record_events", "decay_at", "score_snapshots")
+_RANGE = re.compile(r"(\d+)-(\d+)")
 
 
 def training(pool: Mapping[str, Any], member: int) -> dict[str, Any]:
@@ -26,17 +27,25 @@ def training(pool: Mapping[str, Any], member: int) -> dict[str, Any]:
     return {**presets.POOL_TRAINING[given.get("recipe", "idc")], **own, **varied}
 
 
+def told(trained: Mapping[str, Any]) -> dict[str, Any]:
+    """How a member trains as a job is told of it: that snapshots are scored is said where they are not."""
+    return {key: value for key, value in trained.items() if key != "score_snapshots" or not value}
+
+
 def kept_epochs(snapshots: str | list[int], epochs: int) -> list[int]:
-    """The epochs whose snapshots a pool keeps: "all", "early" (0 to 10, as far as it trains), "last" or a list."""
+    """The epochs whose snapshots a pool keeps: "all", "early" (0 to 10, as far as it trains), "last", a range such as
+    "0-16" (both included) or a list. ValueError for what is none of these."""
     if snapshots == "all":
         return list(range(epochs + 1))
     if snapshots == "early":
         return list(range(min(epochs, presets.EARLY_EPOCHS) + 1))
     if snapshots == "last":
         return [epochs]
-    if not isinstance(snapshots, list):
-        raise ValueError(f"snapshots are all, early, last or a list of epochs, not {snapshots!r}")
-    return sorted(snapshots)
+    if isinstance(snapshots, list):
+        return sorted(snapshots)
+    if not (ends := _RANGE.fullmatch(snapshots)) or int(ends[1]) > int(ends[2]):
+        raise ValueError(f"snapshots are all, early, last, a range such as 0-16 or a list of epochs, not {snapshots!r}")
+    return list(range(int(ends[1]), int(ends[2]) + 1))
 
 
 def view_for(view: Mapping[str, Any], ipc: int) -> dict[str, Any]:
@@ -62,71 +71,53 @@ def pool_problems(where: str, pool: Mapping[str, Any]) -> list[str]:
             found.append(f"{where}.diversity: {key} is the same for all members: set it in training")
             continue
         plain = {name: value for name, value in recipe.items() if name not in SHARED}
-        told = [said for value in values for said in settings_problems(f"{where}.diversity", {key: value}, plain)]
-        found += dict.fromkeys(told)
-    epochs = training(pool, 0)["epochs"]
-    snapshots = pool.get("snapshots", "all")
-    if not found and isinstance(snapshots, list) and (late := [epoch for epoch in snapshots if epoch > epochs]):
-        found.append(f"{where}.snapshots: epochs {late} are beyond the pool's {epochs} epochs")
-    return found
+        wrong = [said for value in values for said in settings_problems(f"{where}.diversity", {key: value}, plain)]
+        found += dict.fromkeys(wrong)
+    return found or snapshot_problems(f"{where}.snapshots", pool.get("snapshots", "all"), training(pool, 0)["epochs"])
 
 
-def view_problems(experiment: Mapping[str, Any], pool: Mapping[str, Any]) -> list[str]:
-    """What a view asks that its pool cannot have."""
+def snapshot_problems(where: str, snapshots: str | list[int], epochs: int) -> list[str]:
+    """What is wrong with the snapshots a pool of `epochs` epochs keeps."""
+    try:
+        kept = kept_epochs(snapshots, epochs)
+    except ValueError as error:
+        return [f"{where}: {error}"]
+    late = [epoch for epoch in kept if epoch > epochs]
+    return [f"{where}: epochs {listed(late)} are beyond the pool's {epochs} epochs"] if late else []
+
+
+def view_problems(
+    experiment: Mapping[str, Any],
+    pool: Mapping[str, Any],
+    datasets: Mapping[str, Mapping[str, Any]],
+    epochs_too: bool = True,
+) -> list[str]:
+    """What a view asks that its pool cannot have; `epochs_too`: also of its epochs, where these are clear."""
     view, found = experiment["view"], []
     for key in ("dataset", "network"):
         if experiment.get(key) != pool[key]:
-            found.append(f"pool: its {key} is {pool[key]}, the experiment's is {experiment.get(key)}")
-    kept = kept_epochs(pool.get("snapshots", "all"), training(pool, 0)["epochs"])
-    if missing := [epoch for epoch in view.get("epochs", []) if epoch not in kept]:
-        found.append(f"view.epochs: {missing} are not among the pool's snapshots {_listed(kept)}")
-    elif (ahead := view.get("horizon", 0)) and not any(e + ahead in kept for e in view.get("epochs", kept)):
-        asked = f"epochs {view['epochs']}" if "epochs" in view else "any epoch"
-        found.append(f"view.horizon: {ahead} epochs after {asked} the pool has no snapshot, only {_listed(kept)}")
+            why = _same_source(datasets, pool[key], experiment["dataset"]) if key == "dataset" else ""
+            found.append(f"pool: its {key} is {pool[key]}, the experiment's is {experiment.get(key)}{why}")
+    trained = training(pool, 0)
+    if view.get("metric") == "train_clean" and not trained["score_snapshots"]:
+        found.append(
+            "view.metric: the pool's snapshots have no train_clean accuracy (score_snapshots: false): take "
+            "train_augmented, or set score_snapshots: true in its training"
+        )
+    if epochs_too:
+        found += epoch_problems(view, kept_epochs(pool.get("snapshots", "all"), trained["epochs"]), trained["epochs"])
     return found
 
 
-def _listed(epochs: Sequence[int]) -> str:
-    """`[0, 4]`, or `0-300` where many follow each other."""
-    one_run = list(epochs) == list(range(epochs[0], epochs[-1] + 1))
-    return f"{epochs[0]}-{epochs[-1]}" if one_run and len(epochs) > 12 else str(list(epochs))
-
-
-def window_problems(view: Mapping[str, Any], ipcs: Sequence[int]) -> list[str]:
-    """What is wrong with the metric window (low, high) or windows of a view, whatever its pool."""
-    given = [key for key in ("metric", "low", "high", "windows") if key in view]
-    if "windows" in given and ("low" in given or "high" in given):
-        return [": windows and low with high are two ways to say one thing: give one of them"]
-    if given and given not in (["metric", "low", "high"], ["metric", "windows"]):
-        return [f": a metric window needs metric, low and high (or metric and windows); it has only {', '.join(given)}"]
-    if "low" in given and view["low"] >= view["high"]:
-        return [f": low {view['low']} is not below high {view['high']}"]
-    windows = view.get("windows", [])
-    if isinstance(windows, str):
-        return _preset_problems(windows, ipcs)
-    if "windows" in given and not windows:
-        return [".windows: give at least one [low, high]"]
-    if wrong := [window for window in windows if not _is_window(window)]:
-        return [f".windows: {window} is no [low, high] with 0 <= low < high <= 1" for window in wrong]
-    pairs = itertools.pairwise(windows)
-    return [f".windows: {b} does not begin after {a}: order them, without overlap" for a, b in pairs if b[0] < a[1]]
-
-
-def _is_window(window: Any) -> bool:
-    if not isinstance(window, list) or len(window) != 2:
-        return False
-    numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in window)
-    return numbers and 0 <= window[0] < window[1] <= 1
-
-
-def _preset_problems(name: str, ipcs: Sequence[int]) -> list[str]:
-    """What is wrong with windows given by the name of a preset."""
-    if name not in presets.WINDOWS:
-        return [f".windows: no windows are called {name!r}; {nearest(name, presets.WINDOWS)}"]
-    there = presets.WINDOWS[name]
-    if missing := [ipc for ipc in ipcs if ipc not in there]:
-        known = ", ".join(map(str, there))
-        return [
-            f".windows: {name} has no window for ipc {', '.join(map(str, missing))}, only for {known}; give numbers"
-        ]
-    return []
+def _same_source(datasets: Mapping[str, Mapping[str, Any]], *names: str) -> str:
+    """Why two data sets of one source are not one, where they are of one."""
+    one, other = (datasets.get(name, {}) for name in names)
+    if one.get("source") != other.get("source"):
+        return ""
+    keys = sorted(key for key in {**one, **other} if one.get(key) != other.get(key))
+    ways = " and ".join(f"{key} {one.get(key, 'as by default')} / {other.get(key, 'as by default')}" for key in keys)
+    what = f" (they differ in {ways})" if keys else ""
+    return (
+        f". Both are {one['source']}{what}, but whitening, order and held-out images are part of a data set: networks "
+        "trained on one are no start for the other. Name a pool of the experiment's data set"
+    )

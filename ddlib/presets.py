@@ -52,6 +52,52 @@ _ACC_DD: dict[str, Any] = {
 # Drop2Sparse: IEEE TCSVT 2025; DingFong/Drop2Sparse @ 139e1bb. IDC's settings; 5x, 10x, 20x as in its abstract.
 _DROP2SPARSE: dict[str, Any] = {**_IDC, "speedup": 1}
 
+# MTT: Cazenavette et al., CVPR 2022, arXiv 2203.11932; GeorgeCazenavette/mtt-distillation @ 50dccea. What depends on the
+# images per class is in MTT_BY_IPC; here is CIFAR-10 at ipc 10.
+_MTT: dict[str, Any] = {
+    "init": "random",
+    "outer_iterations": 5000,
+    "student_steps": 30,  # the student's steps on synthetic images (T)
+    "student_batch": 0,  # images a step sees; 0: as many as are learned
+    "image_lr": 100.0,  # of normalised images
+    "image_momentum": 0.5,
+    "step_size": 0.001,  # the student's learning rate, to begin with; it is learned
+    "step_size_lr": 1e-5,
+    "step_size_momentum": 0.5,
+    "step_size_as": "raw",  # raw | positive: its logarithm is learned, with a first step of the same size
+    "augment": "color_crop_cutout_flip_scale_rotate",
+    "dialect": "mtt",
+    "engine": "adjoint",  # adjoint | unroll | truncated: how the gradient is computed (truncated: TESLA's approximation)
+    "soft_labels": "none",  # none | expert: labels are what each iteration's expert says (TESLA)
+}
+
+
+def _mtt(
+    steps: int, horizon: int, start_below: int, zca: bool, image_lr: float, step_size_lr: float, step_size: float,
+    batch: int = 0,
+) -> dict[str, Any]:  # fmt: skip
+    """A row of MTT's settings: those of the method, the view, and whether images are whitened."""
+    moved = {"image_lr": image_lr, "step_size_lr": step_size_lr, "step_size": step_size}
+    settings = {"student_steps": steps, "student_batch": batch, **moved}
+    view = {"members": 100, "start_below": start_below, "horizon": horizon}
+    return {"settings": settings, "view": view, "whitening": "zca" if zca else "none"}
+
+
+# MTT's published settings by data source and ipc. README's table is an image with misprints: image_lr of CIFAR-10 at ipc
+# 10 (there 1e5) is what its author names in issue 31.
+MTT_BY_IPC: dict[str, dict[int, dict[str, Any]]] = {
+    "cifar10": {
+        1: _mtt(50, 2, 2, True, 1e2, 1e-7, 0.01),
+        10: _mtt(30, 2, 20, True, 1e2, 1e-5, 0.001),
+        50: _mtt(30, 2, 40, False, 1e3, 1e-5, 0.001),
+    },
+    "cifar100": {
+        1: _mtt(20, 3, 20, True, 1e3, 1e-5, 0.01),
+        10: _mtt(20, 2, 20, False, 1e3, 1e-5, 0.01),
+        50: _mtt(80, 2, 40, True, 1e3, 1e-5, 0.01, 125),
+    },
+}
+
 # ours: 8x8 scans are not published with any of them. Too small to hold four in one; the first images of a class are
 # less varied than random ones (at ipc 10: 87 % against 97 %). All chosen on a held-out fifth of train, with IDC.
 _DIGITS: dict[str, Any] = {
@@ -61,6 +107,15 @@ _DIGITS: dict[str, Any] = {
     "outer_iterations": 10,
     "inner_steps": 20,
     "network_samples": 256,
+}
+
+# ours
+_MTT_DIGITS: dict[str, Any] = {
+    "outer_iterations": 100,
+    "student_steps": 10,
+    "step_size": 0.02,
+    "step_size_as": "positive",
+    "augment": "color_crop_cutout_scale_rotate",
 }
 
 # method -> "default" and one entry per data source with what differs.
@@ -73,6 +128,12 @@ METHOD_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "acc_dd": {"default": _ACC_DD, "cifar10": {}, "cifar100": {}, "digits": _DIGITS},
     "drop2sparse": {"default": _DROP2SPARSE, "cifar10": {}, "cifar100": {}, "digits": _DIGITS},
+    "mtt": {
+        "default": _MTT,
+        "cifar10": MTT_BY_IPC["cifar10"][10]["settings"],
+        "cifar100": MTT_BY_IPC["cifar100"][10]["settings"],
+        "digits": _MTT_DIGITS,
+    },
     # Baselines: real images picked and packed. `initial` is added with the init and factor of each experiment.
     "random": {"default": {"init": "random", "factor": 1, "outer_iterations": 0}},
     "initial": {"default": {"init": "first", "factor": 1, "outer_iterations": 0}},
@@ -93,9 +154,12 @@ _PRETRAIN: dict[str, Any] = {
     "decay_at": [],  # shares of the epochs at which the learning rate is multiplied by decay_factor
     "decay_factor": 0.2,
     "record_events": False,  # per-example forgetting counts and EL2N
+    "score_snapshots": True,  # a pass over clean images for every kept snapshot, and over augmented ones for epoch 0
 }
 # `acc_dd`: its pretrain.py, epoch 2 on CIFAR (10 on ImageNet subsets), at a constant rate: with so few epochs its
 # schedule never falls. `drop2sparse`: its train.py, the recipe of students on all images, of which every epoch is kept.
+# `mtt`: buffer.py of Cazenavette et al., CVPR 2022, arXiv 2203.11932; GeorgeCazenavette/mtt-distillation @ 50dccea.
+# With its --decay the rate falls after epoch index 26 of 50: `decay_at: [0.54]`.
 POOL_TRAINING: dict[str, dict[str, Any]] = {
     "idc": _PRETRAIN,
     "acc_dd": {**_PRETRAIN, "epochs": 2},
@@ -104,6 +168,18 @@ POOL_TRAINING: dict[str, dict[str, Any]] = {
         "epochs": 300,
         "augment": "color_crop_flip_scale_rotate",
         "decay_at": [2 / 3, 5 / 6],
+    },
+    "mtt": {
+        **_PRETRAIN,
+        "epochs": 50,
+        "momentum": 0.0,
+        "weight_decay": 0.0,
+        "batch": 256,
+        "augment": "color_crop_cutout_flip_scale_rotate",
+        "dialect": "mtt",
+        "mix_probability": 0.0,
+        "decay_factor": 0.1,
+        "score_snapshots": False,
     },
 }
 # `snapshots: early` keeps epochs 0 to this one (Acc-DD starts from epoch 2 or 10).
@@ -160,18 +236,105 @@ _STUDENT: dict[str, Any] = {
     "repeats": 3,
 }
 
+# How networks are trained on the earlier stages of a progressive distillation, on each union in turn: Chen et al., "Data
+# Distillation Can Be Like Vodka", 2023, arXiv 2310.06982; VITA-Group/ProgressiveDD @ 844fa9a (distill_idc.py: 200 epochs
+# of IDC's students; distill_mtt.py: its evaluation, at the step size learned with the stage).
+_CONDITION: dict[str, Any] = {**{key: value for key, value in _STUDENT.items() if key != "repeats"}, "steps": 0}
+CONDITION: dict[str, dict[str, Any]] = {
+    "default": {**_CONDITION, "epochs": 200},
+    "mtt": {
+        **_CONDITION,
+        "epochs": 1001,
+        "batch": 256,
+        "learned_lr": True,
+        "augment": "color_crop_cutout_flip_scale_rotate",
+        "dialect": "mtt",
+        "mix_probability": 0.0,
+        "decay_at": [0.5],
+        "decay_delay": 2,  # after epoch 501 of 1001
+        "decay_factor": 0.1,
+    },
+}
+
+# MTT's students: Cazenavette et al., CVPR 2022, arXiv 2203.11932; GeorgeCazenavette/mtt-distillation @ 50dccea
+# (distill.py, utils.py: E + 1 epochs, E = 1000; the rate falls after epoch index E//2 + 1, with a new optimiser).
+_MTT_STUDENT: dict[str, Any] = {
+    **_STUDENT,
+    "batch": 256,
+    "augment": "color_crop_cutout_flip_scale_rotate",
+    "dialect": "mtt",
+    "mix_probability": 0.0,
+    "decay_at": [0.5],
+    "decay_factor": 0.1,
+    "decay_delay": 2,
+    "learned_lr": True,
+    "restart_at_decay": True,
+    "repeats": 5,
+}
+
+# What a recipe of PROTOCOLS may have beside its own keys, as it is where nobody says otherwise. A recipe without them
+# stays as it is, and so do the specifications of jobs that use it.
+PROTOCOL_OPTIONS: dict[str, Any] = {
+    "decay_delay": 0,  # epochs by which the rate falls later than decay_at says
+    "restart_at_decay": False,  # the velocity is zeroed when the rate falls
+    "learned_lr": False,  # train at the set's learned step size, of each stage, where it has one; else at lr
+    "schedule": "at_once",  # at_once | in_sequence | new_only | as_many_steps: ddlib/train/lessons.py
+    "carry_optimiser": True,  # the velocity goes from one stage to the next
+    "halve_from_stage": 0,  # from this stage on (1: the first; 0: never) half the learning rate
+    "shared_start": False,  # all repeats start from the same weights
+}
+
+# Of these, what says nothing of students that train on all real images.
+OF_SETS = ("learned_lr", "schedule", "carry_optimiser", "halve_from_stage")
+
 # How long they are trained and scored. Accuracy is that of the last epoch.
 PROTOCOLS: dict[str, dict[str, Any]] = {
     # 1000 epochs, 3 repeats; `whole`: 300 epochs of 782 steps on CIFAR, the official train.py.
     "idc": {**_STUDENT, "epochs": 1000, "steps": 0, "whole_steps": 234_600},
     # ours: the same number of steps for every method and ipc.
     "common": {**_STUDENT, "epochs": 0, "steps": 10_000, "whole_steps": 10_000},
+    # `whole` in these: ours, as many epochs as in `idc`.
+    "mtt": {**_MTT_STUDENT, "epochs": 1001, "steps": 0, "whole_steps": 58_800},
+    # PDD: arXiv 2310.06982; VITA-Group/ProgressiveDD @ 844fa9a, evaluate_mtt.py (E = 500 a stage, the optimiser goes on
+    # when the rate falls) and evaluate_idc.py (500 epochs a stage).
+    "pdd_mtt": {
+        **_MTT_STUDENT,
+        "restart_at_decay": False,
+        "schedule": "in_sequence",
+        "carry_optimiser": True,
+        "epochs": 501,
+        "steps": 0,
+        "whole_steps": 58_800,
+    },
+    "pdd_idc": {
+        **_STUDENT,
+        "schedule": "in_sequence",
+        "carry_optimiser": True,
+        "halve_from_stage": 6,
+        "epochs": 500,
+        "steps": 0,
+        "whole_steps": 234_600,
+    },
 }
+# Which labels students train on: `hard`, the class of each image; `own`, what the set itself holds: its soft labels
+# where it has them, else its classes.
+LABELS = ("hard", "own")
 # Settings that may be given per data set, such as `steps: {cifar10: 10000, cifar100: 20000}`.
+WHITENING: dict[str, dict[str, Any]] = {"zca": {"eps": 0.1}}  # MTT: kornia's ZCAWhitening(eps=0.1)
 PER_DATASET = ("epochs", "steps", "whole_steps")
 
 NETWORK_DEFAULTS: dict[str, dict[str, Any]] = {
     "convnet": {"depth": 3, "width": 128, "norm": "instance", "activation": "relu", "pooling": "avg"},
+    "alexnet": {},
+    "vgg": {"depth": 11, "norm": "instance"},
+    "resnet": {
+        "depth": 18,
+        "width": 64,
+        "norm": "instance",
+        "downsampling": "stride",
+        "stem": "auto",
+        "head": "mean",
+    },
 }
 
 # What a setting of a name may be: tests/test_config.py compares with the modules that read it.
@@ -186,17 +349,25 @@ CHOICES: dict[str, tuple[str | int, ...]] = {
     "perturb_directions": (1, 2),
     "perturb_one_dim": ("zero", "copy"),
     "kind": ("uniform", "global", "last", "magnitude"),
+    "engine": ("adjoint", "unroll", "truncated"),
+    "step_size_as": ("raw", "positive"),
+    "soft_labels": ("none", "expert"),
     "optimiser": ("sgd", "adam"),
     "dialect": ("idc", "mtt"),
     "norm": ("instance", "batch", "layer", "group", "none"),
     "activation": ("relu", "leakyrelu", "sigmoid"),
     "pooling": ("avg", "max", "none"),
+    "downsampling": ("stride", "avg"),
+    "stem": ("auto", "3x3", "3x3_pool", "7x7_pool"),
+    "head": ("mean", "flatten"),
+    "schedule": ("at_once", "in_sequence", "new_only", "as_many_steps"),
 }
 AUGMENTATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 # Numbers that cannot be 0.
 POSITIVE = (
     "factor", "decode_limit", "inner_steps", "real_batch", "synthetic_batch", "network_batch", "batch", "repeats",
     "whole_steps", "depth", "width", "mix_beta", "network_mix_beta", "lr", "network_lr", "image_lr", "decay_factor",
+    "student_steps", "step_size",
 )  # fmt: skip
 
 MACHINE: dict[str, Any] = {

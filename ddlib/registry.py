@@ -60,11 +60,16 @@ SOURCES: dict[str, Entry] = {
     ),
 }
 
+# `smallest`: side of the smallest images a network takes, whatever its options; grey images of 28 px count as 32.
 NETWORKS: dict[str, Entry] = {
     "convnet": Entry("ddlib.nn.convnet:ConvNet"),
+    "alexnet": Entry("ddlib.nn.alexnet:AlexNet", facts={"smallest": 8}),
+    "vgg": Entry("ddlib.nn.vgg:VGG", facts={"smallest": 32}),
+    "resnet": Entry("ddlib.nn.resnet:ResNet", facts={"smallest": 9}),
 }
 
-# `parts`: the shared components a method's condensation uses; `network`, `pool`, `masks`: whether it needs one.
+# `parts`: the shared components a method's condensation uses; `network`, `pool`, `masks`: whether it needs one;
+# `horizon`: its view needs one; `partitionable` (or so if it is not said): classes, and budgets, in jobs of their own.
 _MATCHING = ("streams", "packing", "augment", "gradient", "optim", "train", "driver")
 METHODS: dict[str, Entry] = {
     "idc": Entry("ddlib.methods.idc:recipe", facts={"parts": _MATCHING, "network": True, "pool": "optional"}),
@@ -74,6 +79,16 @@ METHODS: dict[str, Entry] = {
     "drop2sparse": Entry(
         "ddlib.methods.drop2sparse:recipe",
         facts={"parts": (*_MATCHING, "masks"), "network": True, "pool": "required", "masks": True},
+    ),
+    "mtt": Entry(
+        "ddlib.methods.mtt:recipe",
+        facts={
+            "parts": ("streams", "packing", "augment", "trajectory", "optim", "train", "driver"),
+            "network": True,
+            "pool": "required",
+            "horizon": True,
+            "partitionable": False,
+        },
     ),
     "random": Entry(
         "ddlib.methods.coresets:recipe", facts={"parts": ("streams", "packing", "driver"), "network": False}
@@ -87,14 +102,17 @@ METHODS: dict[str, Entry] = {
 COMPONENTS: dict[str, int] = {
     "streams": 1,
     "data": 1,
+    "whitening": 1,
     "packing": 1,
     "augment": 1,
     "gradient": 1,
+    "trajectory": 1,
     "optim": 1,
     "perturb": 1,
     "masks": 1,
     "train": 1,
     "driver": 1,
+    "condition": 1,
     "pool": 2,
     "view": 1,
     "sets": 1,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import presets
-from .registry import nearest
+from .registry import NETWORKS, SOURCES, nearest
 
 BOOLEAN = " (YAML reads off, no and false alike: quote the word)"
 
@@ -62,6 +62,19 @@ def value_problem(where: str, key: str, value: Any) -> str | None:
         numbers = all(isinstance(at, int | float) and not isinstance(at, bool) and 0 < at < 1 for at in value)
         return None if numbers else f"{where}: {value} must be shares of the training, between 0 and 1"
     return _number_problem(where, key, value) if isinstance(value, int | float) else None
+
+
+def size_problems(where: str, networks: Mapping[str, Mapping[str, Any]], dataset: Mapping[str, Any]) -> list[str]:
+    """Which of these networks (name -> architecture and options) do not take images as small as a data set's."""
+    facts = SOURCES[dataset["source"]].facts if dataset["source"] in SOURCES else {"size": math.inf, "channels": 0}
+    size = 32 if (facts["channels"], facts["size"]) == (1, 28) else facts["size"]
+    least = {n: NETWORKS[e["architecture"]].facts for n, e in networks.items() if e["architecture"] in NETWORKS}
+    return [
+        f"{where}: {name} ({networks[name]['architecture']}) needs images of at least {needs['smallest']} px; those of "
+        f"{dataset['source']} have {facts['size']}"
+        for name, needs in least.items()
+        if size < needs.get("smallest", 0)
+    ]
 
 
 def _number_problem(where: str, key: str, value: float) -> str | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from . import pool_settings, presets, registry
+from . import pool_settings, presets, progressive, registry
 from .experiments import Experiments
 from .paths import budgets, leading
 from .registry import versions
@@ -29,7 +29,13 @@ class Specs(Experiments):
         source = registry.SOURCES[entry["source"]]
         facts = {key: value for key, value in source.facts.items() if key not in ("orders", "images")}
         spec = {"order": "official", "heldout": 0.0, **facts, **entry}
-        return {**spec, "mean": list(facts["mean"]), "std": list(facts["std"]), "version": source.version}
+        spec |= {"mean": list(facts["mean"]), "std": list(facts["std"]), "version": source.version}
+        return self._whitened(spec, entry["whitening"]) if "whitening" in entry else spec
+
+    def _whitened(self, spec: Spec, kind: str) -> Spec:
+        """A whitened data set: its pixels are not normalised besides."""
+        how = {"kind": kind, **presets.WHITENING[kind], **versions("whitening")}
+        return {**spec, "mean": [0.0] * spec["channels"], "std": [1.0] * spec["channels"], "whitening": how}
 
     def network(self, name: str) -> Spec:
         """A network with all its options."""
@@ -49,7 +55,8 @@ class Specs(Experiments):
         entry = self.config["pools"][pool]
         per_block = entry.get("members_per_block", 1)
         members = list(range(int(block) * per_block, (int(block) + 1) * per_block))
-        trained = [self._labels_kept(pool_settings.training(entry, member), entry["dataset"]) for member in members]
+        told = (pool_settings.told(pool_settings.training(entry, member)) for member in members)
+        trained = [self._labels_kept(own, entry["dataset"]) for own in told]
         others = {
             str(member): {key: value for key, value in own.items() if value != trained[0][key]}
             for member, own in zip(members, trained, strict=True)
@@ -98,8 +105,10 @@ class Specs(Experiments):
         first = int(phase) * share
         maskset = self.maskset(experiment, leading(per))
         sparse = {"masks": self._sparse(maskset)} if maskset else {}
+        trained = self._trained_in_job(entry, int(stage))
         return {
             **sparse,
+            **({"condition": trained} if trained else {}),
             "method": entry["method"],
             "dataset": self.dataset(entry["dataset"]),
             "network": self.network(entry["network"]) if entry["network"] else None,
@@ -108,10 +117,41 @@ class Specs(Experiments):
             "seed": int(seed),
             "stage": int(stage),
             "classes": list(range(first, first + share)),
-            "view": self._view(entry, leading(per)),
+            "view": self._view_at(entry, leading(per), int(stage)),
             "snapshots": entry["evaluate_at"],
             "versions": versions(*method.facts["parts"], method=method),
         }
+
+    def _trained_in_job(self, entry: Mapping[str, Any], stage: int) -> Spec | None:
+        """How a stage trains the networks it draws on the earlier stages (None: it does not, or draws trained ones)."""
+        if not stage or entry["pool"] or entry["conditioned"]:
+            return None
+        return self._labels_kept(dict(entry["condition"]), entry["dataset"])
+
+    def _view_at(self, entry: Mapping[str, Any], ipc: str | int, stage: int) -> Spec | None:
+        """What a stage's networks are drawn from: the view, or all of the conditioned ones."""
+        if stage and entry["conditioned"]:
+            return {"members": entry["conditioned"], "epochs": [0]}
+        return self._view(entry, ipc)
+
+    def _condition(self, experiment: str, per: str, seed: str | int, stage: str | int, block: str | int) -> Spec:
+        entry = self.experiments[experiment]
+        pool = self.config["pools"][entry["pool"]] if entry["pool"] else None
+        if pool:
+            own = self._train_block(entry["pool"], block)
+        else:
+            own = {"dataset": self.dataset(entry["dataset"]), "network": self.network(entry["network"])}
+            own |= {"training": None, "members": [int(block)], "versions": versions("streams", "packing")}
+        place = {"stage": int(stage), "ipc": int(per), "seed": int(seed)}
+        used = {**own["versions"], **versions("augment", "train", "condition")}
+        condition = self._labels_kept(dict(entry["condition"]), entry["dataset"])
+        trained = {"condition": condition, "snapshots": progressive.kept(pool), "versions": used}
+        return {**own, **place, **trained}
+
+    def _select_conditioned(self, experiment: str, per: str, seed: str | int, stage: str | int) -> Spec:
+        entry = self.experiments[experiment]
+        view = self._view_at(entry, per, int(stage))
+        return {"pool": f"{experiment}, stage {stage}", "view": view, "versions": versions("view")}
 
     def _merge(self, experiment: str, ipc: str | int, seed: str | int, at: str) -> Spec:
         outer = int(at[2:-1]) if at else None
@@ -122,7 +162,7 @@ class Specs(Experiments):
     ) -> Spec:
         entry = self.experiments[experiment]
         whole = entry["method"] == "whole"
-        idle = ("epochs", "steps") if whole else ("whole_steps",)  # how long is none of the other's business
+        idle = (*presets.OF_SETS, "epochs", "steps") if whole else ("whole_steps",)  # none of the other's business
         trained = self.protocol(protocol, entry["dataset"])
         return {
             "set": "whole" if whole else "set",

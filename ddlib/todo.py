@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .guard import disagreement
-from .paths import MANIFESTS, SET, VIEW, leading
+from .paths import MANIFESTS, SET
 from .plan import Plan
 
 Job = tuple[str, dict[str, Any]]
@@ -20,16 +20,19 @@ def manifest(job: Job) -> str:
 
 def causes(plan: Plan, rule: str, names: Mapping[str, Any]) -> list[str]:
     """Manifests a job is made from."""
-    if rule == "prepare_data":
+    if rule in ("prepare_data", "draw_masks"):
         return []
     if rule == "train_block":
         return [_data(plan.config["pools"][names["pool"]]["dataset"])]
     entry = plan.experiments[names["experiment"]]
     if rule == "select_view":
         return plan.members(names["experiment"])
-    if rule == "condense":
-        view = [f"{VIEW.format(**names, ipc=leading(names['per']))}.json"] if entry["pool"] else []
-        return [_data(entry["dataset"]), *view]
+    if rule in ("condense", "condition"):
+        inputs = plan.condense_inputs if rule == "condense" else plan.condition_inputs
+        given = inputs(**{key: value for key, value in names.items() if key != "phase"}).values()
+        return [path for each in given for path in ([each] if isinstance(each, str) else each)]
+    if rule == "select_conditioned":
+        return plan.conditioned(**names)
     if rule == "merge":
         return [f"{stem}.json" for stem in plan.phases(names["experiment"], names["ipc"], names["seed"])]
     own = [] if entry["method"] == "whole" else [f"{SET.format(**names)}card.json"]

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ SPEC = {"source": "digits", "order": "official", "heldout": 0.0, "classes": 10, 
 NETWORK = {"architecture": "convnet", "depth": 2, "width": 4, "norm": "instance", "version": 1}
 # Overrides that make any method take a second; only those a method has are given to it.
 QUICK = {"outer_iterations": 2, "inner_steps": 3, "real_batch": 8, "network_batch": 16, "network_samples": 32}
+QUICK |= {"student_steps": 3}
 # Written out, not presets: golden values stand on them.
 LEARNING = {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "batch": 16, "augment": "color_crop", "dialect": "idc"}
 LEARNING |= {"mix_probability": 0.5, "mix_beta": 1.0}
@@ -88,7 +89,18 @@ def snapshots_of(network: str, shape: tuple[int, int, int], classes: int) -> lis
         path = folder / f"member{member}.safetensors"
         tensors = {name: value for name, value in fresh.draw(0).tensors().items() if not name.startswith("velocity")}
         rows.append({"member": member, "epoch": 1, "file": str(path), "sha256": save_tensors(path, tensors)})
-    return rows
+    return with_targets(rows)
+
+
+def some(method: str, classes: Sequence[int]) -> Sequence[int]:
+    """`classes`, or all where a method learns all of them together."""
+    return classes if registry.METHODS[method].facts.get("partitionable", True) else range(10)
+
+
+def with_targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with the next one's snapshot as target, for methods that need a horizon."""
+    pairs = zip(rows, [*rows[1:], *rows[:1]], strict=True)
+    return [{**row, "target_file": other["file"], "target_sha256": other["sha256"]} for row, other in pairs]
 
 
 def equipped(method: str, asked: Problem) -> Problem:

@@ -82,7 +82,8 @@ def test_the_plain_round_is_ours(pair: Pair) -> None:
     plain = pair.plain()
     plain.moves = torch.optim.SGD([plain.synthetic], lr=1.0)
     losses = pair.matched(plain, 0)
-    loss, gradient = pair.objective.gradient(pair.images, pair.inner, 0)
+    loss, gradients = pair.objective.gradient({"images": pair.images}, pair.inner, 0)
+    gradient = gradients["images"]
     assert gradient.abs().max() > 1e-4
     assert error(loss.mean(), mean(losses)) < 1e-8
     assert ((pair.images - plain.synthetic.detach() - gradient).abs().max() / gradient.abs().max()) < 1e-8
@@ -90,13 +91,13 @@ def test_the_plain_round_is_ours(pair: Pair) -> None:
 
 def test_the_plain_optimiser_is_ours(pair: Pair) -> None:
     """Two rounds at one network with momentum: every class's step moves all images."""
-    plain, optimiser = pair.plain(), pair.recipe.optimiser
+    plain, optimiser = pair.plain(), pair.recipe.optimisers["images"]
     assert optimiser is not None
     x, v = pair.images, torch.zeros_like(pair.images)
     for step in range(2):
         pair.matched(plain, step)
         x, v = optimiser.before(x, v)
-        x, v = optimiser.after(x, v, pair.objective.gradient(x, pair.inner, step)[1])
+        x, v = optimiser.after(x, v, pair.objective.gradient({"images": x}, pair.inner, step)[1]["images"])
     moved = (x - pair.images).abs().max()
     assert moved > 1e-6
     assert (plain.synthetic.detach() - x).abs().max() < 1e-8 * moved
@@ -163,7 +164,7 @@ def test_the_command(tmp_path: Path) -> None:
     (path,) = tmp_path.glob("*.csv")
     assert path.name == f"{slug('cpu', 1)}.csv"
     table = pd.read_csv(path)
-    timed = table[table["part"] != "precision"]
+    timed = table[table["part"].isin(("matching", "network", "inner"))]
     assert list(map(tuple, timed[["part", "code", "precision"]].values)) == [
         (part, *variant.split())
         for part in ("matching", "network", "inner")
@@ -176,6 +177,10 @@ def test_the_command(tmp_path: Path) -> None:
     (precision,) = table[table["part"] == "precision"].to_dict("records")
     assert 0 < precision["relative_error"] < 0.5
     assert {"device", "threads", "amx", "torch", "size"} <= set(table)
+    engines = table[table["part"] == "trajectory"].set_index("code")
+    assert list(engines.index) == ["unroll", "adjoint", "truncated"]
+    assert (engines["seconds"] > 0).all()
+    assert engines["target"].tolist()[1] == 0.8
     assert "x plain" in done.stdout
     assert "turn 2 of 2" in done.stderr
 
@@ -188,5 +193,9 @@ def test_memory_and_targets() -> None:
     assert table["target"].tolist()[1:] == [1.8]
     assert table["met"].tolist()[1:] in ([True], [False])
     assert " 1.8 " in text(table)
+    engines = Suite(TINY, "cpu", 1, "never", 1, ("trajectory",), ("fp32",)).run().set_index("code")
+    grown = engines["live_mb_a_step"] / engines["parameters_mb"]
+    assert grown["adjoint"] == pytest.approx(1, rel=0.2)
+    assert grown["unroll"] > 5
     with pytest.raises(ValueError, match="has no tf32"):
         Suite(TINY, "cpu", 1, "never", 1, ("network",), ("tf32",))

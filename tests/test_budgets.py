@@ -12,14 +12,17 @@ import pytest
 import torch
 from small import NETWORK, digits, equipped, problem, recipe, settings
 from test_methods import LEARNING, METHODS, Fragile, KilledError, as_set, same
-from torch import Tensor
 
+from ddlib import registry
 from ddlib.methods.driver import Condensed, condense
 from ddlib.methods.recipe import Problem
+from ddlib.nn.functional import Params
 from ddlib.objectives.matching import Execution
 from ddlib.sets.optim import ImageSGD, tuned_lr
 from ddlib.sets.synthetic import merge
 
+# Methods whose budgets may be condensed together; the others refuse.
+APART = [name for name in METHODS if registry.METHODS[name].facts.get("partitionable", True)]
 BUDGETS = (1, 2, 3)
 # Decoded to 4, 8 and 12 images a class: of those of ipc 2 and 3, six are seen.
 PACKED = {"factor": 2, "init": "mix", "synthetic_batch": 6}
@@ -49,12 +52,12 @@ def alone(of: Problem, made: Condensed, number: int) -> tuple[Problem, Condensed
     """One budget's part of what was made together."""
     own = dataclasses.replace(of, ipc=of.budgets[number])
 
-    def part(images: Tensor) -> Tensor:
-        return of.parts(images)[number]
+    def part(learned: Params) -> Params:
+        return {"images": of.parts(learned["images"])[number]}
 
-    kept = {outer: part(images) for outer, images in made.snapshots.items()}
+    kept = {outer: part(learned) for outer, learned in made.snapshots.items()}
     losses = made.losses[number : number + 1]
-    return own, Condensed(part(made.images), part(made.initial), kept, losses)
+    return own, Condensed(part(made.learned), part(made.initial), kept, losses)
 
 
 def assert_each_as_alone(method: str, of: Problem, **over: Any) -> None:
@@ -73,7 +76,7 @@ def test_each_is_what_it_is_alone(way: str) -> None:
     assert_each_as_alone("idc", asked(execution=execution), **over)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", APART)
 def test_of_every_method(method: str) -> None:
     """In another order, with batch norm, and whatever the method starts from."""
     over = {key: value for key, value in PACKED.items() if key in settings(method)}
@@ -89,7 +92,7 @@ def counted(function: Callable[..., Any], name: str, calls: Counter[str]) -> Cal
     return called
 
 
-@pytest.mark.parametrize("method", LEARNING)
+@pytest.mark.parametrize("method", [name for name in LEARNING if name in APART])
 def test_real_images_and_the_network_have_their_turn_once(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = []
     for budgets in (BUDGETS, (2,)):
@@ -107,7 +110,7 @@ def test_real_images_and_the_network_have_their_turn_once(method: str, monkeypat
     assert together["match"] == 3 * single["match"]
 
 
-@pytest.mark.parametrize("method", LEARNING)
+@pytest.mark.parametrize("method", [name for name in LEARNING if name in APART])
 def test_killed_after_any_step_and_resumed_is_equal(tmp_path: Path, method: str) -> None:
     of = asked(classes=range(2, 5))
     whole = run(method, of, (1, 2), **PACKED)
@@ -119,7 +122,7 @@ def test_killed_after_any_step_and_resumed_is_equal(tmp_path: Path, method: str)
         assert same(resumed, whole), f"killed after step {step}"
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", APART)
 def test_class_phases_merged_equal_one_phase(method: str) -> None:
     over = {key: value for key, value in PACKED.items() if key in settings(method)}
     whole = asked(classes=range(10))

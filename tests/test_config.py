@@ -10,7 +10,7 @@ from ddlib import presets, project
 from ddlib.augment.siamese import DIALECTS, GROUPS
 from ddlib.config import ConfigError, merged, numeric, read, resolve
 from ddlib.nn import convnet, norm
-from ddlib.objectives import distances
+from ddlib.objectives import distances, trajectory_matching
 from ddlib.sets import init, packing
 from ddlib.train import loop
 from ddlib.transforms import perturb, sparsify
@@ -158,8 +158,14 @@ REFUSED = [
         view(metric="train_augmented", windows="best_by_ipc", ipc=[1, 2, 10, 100]),
         "best_by_ipc has no window for ipc 2, 100, only for 1, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50; give numbers",
     ),
-    (view(horizon=2), "view.horizon: 2 epochs after any epoch the pool has no snapshot, only [0, 1]"),
-    (view(epochs=[1], horizon=1), "view.horizon: 1 epochs after epochs [1] the pool has no snapshot, only [0, 1]"),
+    (view(horizon=2), "view.horizon: idc does not look at a later snapshot, 2 epochs ahead: leave it out"),
+    (view(epochs=[1], start_below=1), "view: start_below 1 and epochs are two ways to say one thing: give one of them"),
+    (view(start_below=3), "view.start_below: [2] are not among the pool's snapshots [0, 1] (its members train for 1 "),
+    (early(snapshots="first"), "pools.early.snapshots: snapshots are all, early, last, a range such as 0-16 or a list"),
+    (early(snapshots="1-0"), "pools.early.snapshots: snapshots are all, early, last, a range such as 0-16 or a list"),
+    (early(snapshots="0-16"), "pools.early.snapshots: epochs 2-16 are beyond the pool's 1 epochs"),
+    (early(training={"score_snapshots": 0}), "pools.early.training.score_snapshots: 0 is a int, it must be a bool"),
+    (early(diversity={"score_snapshots": [True, False]}), "diversity: score_snapshots is the same for all members"),
     (
         a(**POOL | {"view": {"members": 1, "metric": "train_clean", "low": 0.5, "high": 0.5}}),
         "view: low 0.5 is not below high 0.5",
@@ -231,6 +237,8 @@ def test_the_choices_are_those_of_the_modules_that_read_them():
     assert set(choices["init"]) == set(init.KINDS)
     assert set(choices["decode"]) == set(packing.KINDS)
     assert set(choices["metric"]) == set(distances.METRICS)
+    for name, known in trajectory_matching.CHOICES.items():
+        assert set(choices[name]) == set(known)
     assert set(choices["optimiser"]) == set(loop.AT_REST)
     assert set(choices["perturb"]) == set(perturb.NORMS)
     assert set(choices["kind"]) == set(sparsify.KINDS)

@@ -46,6 +46,12 @@ COMMANDS = {
         "-n convnet --apply_pruning --pruning_ratio 0.8 --pruning_type global",
         "python test.py -d cifar10 -n convnet -f 2 --ipc 1 --repeat 3 --name [folder name] --niter 2000",
     ],
+    "MTT": [
+        "python buffer.py --dataset=CIFAR10 --model=ConvNet --train_epochs=50 --num_experts=100 --zca "
+        "--buffer_path={path_to_buffer_storage} --data_path={path_to_dataset}",
+        "python buffer_mtt.py --dataset=CIFAR10 --model=ConvNet --train_epochs=50 --num_experts=100 --zca "
+        "--data_path=data",
+    ],
 }
 # The options of the parsers (argument.py): of all three, and those two of them add.
 OPTIONS = {
@@ -184,7 +190,7 @@ def test_what_an_option_becomes_exists(row):
 
 def test_what_does_not_exist_is_noticed():
     wrong = ["settings.image_rl", "settings.init: fist", "protocol.epoch", "view.member", "maskset.kind: fc"]
-    wrong += ["machine.workers", "view.members: 0", "network.architecture: resnet", "experiment.method: mtt"]
+    wrong += ["machine.workers", "view.members: 0", "network.architecture: densenet", "experiment.method: kip"]
     assert [len(problems(name)) for name in wrong] == [1] * len(wrong)
     plan = planned()
     targets = ["results/sets/cifar10_idc/ipc7/seed0/card.json", "results/tables/cifar10_icd.csv"]

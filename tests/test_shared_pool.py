@@ -27,7 +27,8 @@ def asking(members, per_block=1):
         known = presets.METHOD_SETTINGS[method]["default"]
         settings = {key: value for key, value in plain["settings"].items() if key in known}
         entry = {**plain, "method": method, "settings": settings, "pool": "early"}
-        entry["view"] = {"members": members, "epochs": [1]}
+        ahead = registry.METHODS[method].facts.get("horizon")
+        entry["view"] = {"members": members, **({"epochs": [0], "horizon": 1} if ahead else {"epochs": [1]})}
         if registry.METHODS[method].facts.get("masks"):
             entry["masks"] = "sparse"
         config["experiments"][name] = entry
@@ -81,8 +82,10 @@ def test_experiments_that_ran_have_trained_their_pool_once(tmp_path):
     assert logs == ["block0.log"]
     assert done.stdout.count("rule train_block:") + done.stderr.count("rule train_block:") == 1
     trained = read_manifest(tiny.results / "pool" / "early" / "block0.json", "block")
-    chosen = [(tiny.results / path).with_suffix(".csv").read_text() for path in sorted(VIEWS)]
-    assert set(chosen) == {chosen[0]}
-    assert trained["files"]["member0/epoch1"]["sha256"] in chosen[0]
+    chosen = {name: (tiny.results / f"views/{name}/ipc1/seed0/selection.csv").read_text() for name in SHARING}
+    assert (
+        len({chosen[name] for name, method in SHARING.items() if "horizon" not in registry.METHODS[method].facts}) == 1
+    )
+    assert all(trained["files"]["member0/epoch1"]["sha256"] in text for text in chosen.values())
     assert views(tiny, asking(1)) == set()
     assert views(tiny, asking(2)) == blocks(1) | VIEWS

@@ -33,7 +33,8 @@ def test_rates_fall_by_epochs_or_by_steps(count: int, steps: int) -> None:
     used: list[float] = []
 
     class Recorder:
-        def run(self, state: State, batches: Any, index: Any, factor: Any) -> tuple[State, None]:
+        def run(self, state: State, batches: Any, index: Any, factor: Any, rest_at: Any) -> tuple[State, None]:
+            assert not rest_at
             used.extend(factor(step) for step in range(len(batches)))
             seen.append((index, len(batches)))
             return state, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import tempfile
 from collections.abc import Callable
@@ -26,14 +27,18 @@ from version_pieces import (
     packing,
     ramp,
     streams,
+    trajectory,
+    transfer,
+    whitening,
 )
 
 from ddlib import registry, tables
 from ddlib.artifacts import write_json, write_manifest
 from ddlib.methods.driver import condense
 from ddlib.pool import view
+from ddlib.pool.condition import Conditioning
 from ddlib.pool.member import MemberTraining
-from ddlib.sets.synthetic import merge
+from ddlib.sets.synthetic import SyntheticSet, merge
 from ddlib.streams import Batches, Streams
 from ddlib.train.evaluate import Labelled, evaluate, steps_of
 from ddlib.train.loop import Learning, State, Trainer
@@ -69,7 +74,34 @@ def driver() -> Values:
     with in_float64():
         asked = problem(range(3, 6), seed=4, data=exact())
         made = condense(registry.METHODS["idc"].load()(MATCHING, asked), asked, (1,))
-    return {"initial": made.initial, "images": made.images, "at1": made.snapshots[1], "losses": made.losses}
+    images = {"initial": made.initial["images"], "images": made.images, "at1": made.snapshots[1]["images"]}
+    return {**images, "losses": made.losses}
+
+
+def conditioned() -> Values:
+    """A network trained on two stages in turn, and a third stage matched at networks conditioned on them."""
+    with in_float64():
+        labels = torch.tensor([3, 3, 4, 4, 5, 5])
+        facts: dict[str, Any] = {"mean": (0.3,), "std": (0.4,), "class_names": digits().class_names, "name": "digits"}
+        held = merge(
+            [
+                SyntheticSet(
+                    images=(ramp(6, 1, 8, 8) + 0.3 * stage).frac(),
+                    labels=labels,
+                    stage=torch.full_like(labels, stage),
+                    factor=1,
+                    **facts,
+                )
+                for stage in (0, 1)
+            ]
+        )
+        protocol = {key: value for key, value in PROTOCOL.items() if key not in ("repeats", "whole_steps")}
+        training = Conditioning(held, protocol, Streams(0, "golden"), network(), torch.device("cpu"))
+        params = training(State.of(network()), 1).params
+        asked = problem(range(3, 6), seed=4, data=exact(), stage=2)
+        asked = dataclasses.replace(asked, frozen=held, condition=protocol)
+        made = condense(registry.METHODS["idc"].load()({**MATCHING, "factor": 1}, asked), asked)
+    return {"params": torch.cat([value.flatten() for value in params.values()]), "images": made.images}
 
 
 def started() -> Values:
@@ -82,6 +114,19 @@ def started() -> Values:
             name: condense(recipe(name, asked, outer_iterations=1, inner_steps=2), asked).images
             for name in ("acc_dd", "drop2sparse")
         }
+
+
+def experts() -> Values:
+    """MTT from two networks in float64, all classes, with and without soft labels."""
+    with in_float64():
+        rows = snapshots_of.__wrapped__(json.dumps(NETWORK), (1, 8, 8), 10)
+        asked, found = dataclasses.replace(problem(seed=4, data=exact()), rows=rows), {}
+        over = {"outer_iterations": 2, "student_steps": 3, "student_batch": 6, "image_lr": 5.0, "step_size_lr": 1e-5}
+        over |= {"step_size": 0.02, "augment": "color_crop_cutout_scale_rotate", "init": "first"}
+        for name, way in {"raw": {}, "positive": {"step_size_as": "positive", "soft_labels": "expert"}}.items():
+            made = condense(recipe("mtt", asked, **{"step_size_as": "raw", **over, **way}), asked)
+            found[name] = [*made.learned.values(), *made.losses]
+    return found
 
 
 def perturb() -> Values:
@@ -221,9 +266,14 @@ STARTED += ("idc", "convnet")
 CASES: dict[str, tuple[Callable[[], Values], tuple[str, ...]]] = {
     "streams": (streams, ()),
     "data": (data, ("streams", "digits")),
+    "whitening": (whitening, ("digits",)),
     "packing": (packing, ()),
     "augment": (augment, ()),
     "gradient": (gradient, ("packing", "convnet")),
+    "trajectory": (trajectory, ("streams", "augment", "convnet")),
+    "mtt": (
+        experts, ("data", "digits", "streams", "packing", "augment", "trajectory", "optim", "train", "driver", "convnet")
+    ),
     "optim": (optim, ()),
     "train": (train, ("streams", "augment", "convnet")),
     "perturb": (perturb, ("streams", "convnet")),
@@ -233,11 +283,16 @@ CASES: dict[str, tuple[Callable[[], Values], tuple[str, ...]]] = {
     "driver": (
         driver, ("data", "digits", "streams", "packing", "augment", "gradient", "optim", "train", "idc", "convnet")
     ),
+    "condition": (
+        conditioned,
+        ("data", "digits", "streams", "packing", "augment", "gradient", "optim", "train", "driver", "idc", "convnet"),
+    ),
     "pool": (pool, ("data", "digits", "streams", "augment", "train", "convnet")),
     "view": (views, ()),
     "sets": (sets, ("packing",)),
     "evaluate": (evaluation, ("data", "digits", "streams", "augment", "train", "convnet")),
     "table": (table, ()),
     "convnet": (convnet, ()),
+    **{name: (functools.partial(transfer, name), ()) for name in ("alexnet", "vgg", "resnet")},
     "random": (methods, ("data", "digits", "streams", "packing", "initial")),
 }  # fmt: skip

@@ -16,9 +16,12 @@ from ddlib import nn
 from ddlib.augment.mix import cutmix_apply, cutmix_draw
 from ddlib.augment.siamese import Augmentation
 from ddlib.data.real import RealData, stratified
+from ddlib.data.whitening import fit, whitened
 from ddlib.nn.functional import functional, matched_names, split
 from ddlib.objectives.distances import METRICS, distance
 from ddlib.objectives.gradient import match_class, match_features
+from ddlib.objectives.trajectory import ENGINES, Batch, Student, Trajectory
+from ddlib.objectives.trajectory_matching import batch_rows
 from ddlib.sets.optim import ImageSGD, tuned_lr
 from ddlib.sets.packing import decode, decode_labels, pack, plan
 from ddlib.streams import Batches, Streams
@@ -76,6 +79,14 @@ def streams() -> Values:
     }
 
 
+def whitening() -> Values:
+    images = ramp(12, 1, 4, 4)
+    made = fit(images, 0.1)
+    found: Values = {"mean": made.mean, "matrix": made.matrix, "inverse": made.inverse, "pixels": made.apply(images)}
+    data = whitened(digits(), fit(digits().images, 0.1, digits().scale))
+    return found | {"digits": data.pixels(slice(0, 50)), "ends": [*data.mean, *data.std]}
+
+
 def data() -> Values:
     real = digits(10**6)
     return {
@@ -127,6 +138,20 @@ def gradient() -> Values:
     return found | {"features": maps}
 
 
+def trajectory() -> Values:
+    net = network()
+    (start, buffers), rows = split(net), [torch.tensor(order) for order in ([0, 3, 4], [4, 1, 2], [3, 0, 1])]
+    target = {name: value + 0.05 * ramp(*value.shape) for name, value in start.items()}
+    images, labels, step_size = ramp(5, 1, 8, 8) * 4 - 2, torch.arange(5), torch.tensor(0.2, dtype=torch.float64)
+    augment, draws = Augmentation("scale_flip", "mtt"), {"scale_x": ramp(3), "scale_y": ramp(3), "flip": ramp(3)}
+    batches = [Batch(own, draws, choice) for own, choice in zip(rows, ("scale", "flip", "scale"), strict=True)]
+    given = Trajectory(start, target, buffers, images, labels, step_size, batches, frozen=2)
+    student, shares = Student(functional(net), augment.apply), torch.softmax(4 * ramp(5, 10), 1)
+    found: Values = {name: list(engine(student, given)) for name, engine in ENGINES.items()}
+    found["soft"] = list(ENGINES["adjoint"](student, dataclasses.replace(given, labels=shares)))
+    return found | {"rows": np.concatenate(batch_rows(Streams(3, "golden").at("rows"), 7, 3, 5))}
+
+
 def optim() -> Values:
     found: Values = {"tuned_lr": [tuned_lr(0.005, 10, 32, 32), tuned_lr(0.005, 1, 8, 8), tuned_lr(0.005, 50, 64, 32)]}
     for sequential in (True, False):
@@ -136,6 +161,20 @@ def optim() -> Values:
             x, v = optimiser.before(x, v)
             x, v = optimiser.after(x, v, ramp(4, 1, 2, 2) - 0.4 - 0.1 * step)
         found[f"sequential_{sequential}"] = (x, v)
+    return found
+
+
+def transfer(architecture: str) -> Values:
+    """Networks of transfer, on the smallest images they take and with few maps where they have a width."""
+    options: dict[str, dict[str, Any]] = {"alexnet": {}, "vgg": {"norm": "batch"}, "resnet": {"depth": 10, "width": 4}}
+    variants = {"": {}, "avg": {"downsampling": "avg", "head": "flatten"}} if architecture == "resnet" else {"": {}}
+    size, found = {"alexnet": 8, "vgg": 32, "resnet": 16}[architecture], {}
+    for name, more in variants.items():
+        with in_float64():
+            named = {"architecture": architecture, **options[architecture], **more}
+            net = nn.build(named, channels=3, size=size, classes=5, seed=7)
+            found[f"logits{name}"] = net(ramp(3, 3, size, size))
+            found[f"evaluation{name}"] = net.eval()(ramp(3, 3, size, size))
     return found
 
 

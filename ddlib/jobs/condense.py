@@ -21,6 +21,7 @@ def main() -> None:
     options.add_argument("--train", type=Path, required=True)
     options.add_argument("--selection", type=Path)
     options.add_argument("--masks", type=Path, nargs="*", default=[])
+    options.add_argument("--earlier", type=Path, nargs="*", default=[], help="manifests of the stages before")
     given = options.parse_args()
     spec = given.spec
     experiment = given.output.parts[-5] if len(given.output.parts) >= 5 else given.output.stem
@@ -58,6 +59,8 @@ def _condense(given: Namespace, job: Job) -> None:
         spec["stage"],
         Execution(job.machine["compile"], job.machine["class_chunk"], job.machine["precision"]),
         _masks(given, data),
+        earlier_stages(given.earlier),
+        spec.get("condition"),
     )
     recipe = registry.lookup(registry.METHODS, spec["method"], "method").load()(spec["settings"], problem)
     if recipe.objective is not None:
@@ -70,6 +73,18 @@ def _condense(given: Namespace, job: Job) -> None:
         if made.seconds_at:
             job.facts["seconds_at"] = {str(outer): round(seconds, 3) for outer, seconds in made.seconds_at.items()}
         job.finished.append(checkpoint)
+
+
+def earlier_stages(parts: list[Path]) -> SyntheticSet | None:
+    """The images of the stages before, merged from their parts (None: there are none)."""
+    from ddlib.sets.synthetic import SyntheticSet, merge
+
+    held = []
+    for path in parts:
+        manifest = read_manifest(path, "phase")
+        entry = manifest["files"]["set"]
+        held.append(SyntheticSet.load(path.parent / entry["path"], entry["sha256"]))
+    return merge(held) if held else None
 
 
 def _masks(given: Namespace, data: Any) -> Any:
@@ -100,15 +115,15 @@ def _rows(selection: Path | None) -> list[dict[str, Any]] | None:
 
 def _save(given: Namespace, problem: Any, recipe: Any, made: Any) -> None:
     """A set per budget and phase: the result, the initial images, and the snapshots along the way."""
-    kinds = {"set": made.images, "initial": made.initial}
-    kinds |= {f"at{outer}": images for outer, images in made.snapshots.items()}
+    kinds = {"set": made.learned, "initial": made.initial}
+    kinds |= {f"at{outer}": learned for outer, learned in made.snapshots.items()}
     files = {}
-    for kind, images in kinds.items():
-        for ipc, own in zip(problem.budgets, problem.parts(images), strict=True):
+    for kind, learned in kinds.items():
+        for ipc, own in zip(problem.budgets, problem.parts(learned["images"]), strict=True):
             name = part(given.spec["ipc"], ipc, kind)
             suffix = ".safetensors" if name == "set" else f".{name.replace('/', '.')}.safetensors"
             files[name] = given.output.with_suffix(suffix)
-            _set(given.spec, problem.data, recipe.factor, ipc, own).save(files[name])
+            _set(given.spec, problem.data, recipe.factor, ipc, {**learned, "images": own}).save(files[name])
     losses = [[round(loss, 8) for loss in own] for own in made.losses]
     result: dict[str, Any] = {"outer_iterations": recipe.outer_iterations}
     if isinstance(given.spec["ipc"], list):
@@ -122,15 +137,15 @@ def _save(given: Namespace, problem: Any, recipe: Any, made: Any) -> None:
     write_manifest(given.output, "phase", given.spec, files, result)
 
 
-def _set(spec: Any, data: Any, factor: int, ipc: int, images: Any) -> SyntheticSet:
-    """Images [classes x ipc, C, H, W] of the phase's classes as a set."""
+def _set(spec: Any, data: Any, factor: int, ipc: int, learned: Any) -> SyntheticSet:
+    """What was learned of the phase's classes (images [classes x ipc, C, H, W], ...) as a set."""
     import torch
 
     from ddlib.sets.synthetic import SyntheticSet
 
     labels = torch.tensor(spec["classes"]).repeat_interleave(ipc)
     return SyntheticSet(
-        images=images.cpu(),
+        images=learned["images"].cpu(),
         labels=labels,
         stage=torch.full_like(labels, spec["stage"]),
         factor=factor,
@@ -138,6 +153,10 @@ def _set(spec: Any, data: Any, factor: int, ipc: int, images: Any) -> SyntheticS
         std=data.std,
         class_names=data.class_names,
         name=data.name,
+        space=data.space,
+        whitening=data.whitening,
+        soft=learned["soft"].cpu() if "soft" in learned else None,
+        step_size=learned["step_size"].cpu().reshape(1) if "step_size" in learned else None,
     )
 
 

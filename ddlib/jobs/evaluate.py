@@ -49,7 +49,7 @@ def _evaluate(given: Namespace, job: Job) -> None:
         (test.channels, test.height, test.width),
         test.classes,
         spec["seed"],
-        spec["set"] == "whole",
+        not isinstance(source, list),
         job.machine["compile"],
         job.machine["precision"],
         job.events,
@@ -58,18 +58,23 @@ def _evaluate(given: Namespace, job: Job) -> None:
         job.events.metric(row["repeat"], **{f"accuracy/{row['network']}": row["accuracy"]})
     with atomic_write(given.table) as temporary:
         pd.DataFrame(rows, columns=COLUMNS).to_csv(temporary, index=False)
-    write_manifest(given.output, "evaluation", spec, {"table": given.table}, {"students": len(rows)})
+    result: dict[str, Any] = {"students": len(rows)}
+    if isinstance(source, list) and spec["protocol"].get("learned_lr"):
+        result["learning_rates"] = [lesson.lr for lesson in source]
+    write_manifest(given.output, "evaluation", spec, {"table": given.table}, result)
     job.events.artifact(given.table, "table")
 
 
 def _source(given: Namespace, job: Job, test: Any) -> Any:
-    """The whole training data, or a synthetic set decoded; refused when its classes are not the test data's."""
+    """The whole training data, or the lessons of a synthetic set; refused when its classes are not the test data's."""
     from ddlib.data.real import RealData
     from ddlib.sets.synthetic import SyntheticSet
-    from ddlib.train.evaluate import Labelled
+    from ddlib.train.lessons import lessons
 
     if given.spec["set"] == "whole":
-        return RealData.load(given.source, job.device).fit()
+        whole = RealData.load(given.source, job.device)
+        _check_space(given.source, whole, test)
+        return whole.fit()
     card = read_manifest(given.source, "set")
     entry = card["files"]["set"]
     made = SyntheticSet.load(given.source.parent / entry["path"], entry["sha256"])
@@ -78,10 +83,24 @@ def _source(given: Namespace, job: Job, test: Any) -> Any:
             f"{given.source} numbers its classes {made.class_names[:3]}.. and the test data {test.class_names[:3]}..: "
             "they are different data sets or orders. Prepare the data the set was made from."
         )
-    if made.space != "unit":
-        raise ValueError(f"{given.source} holds {made.space} pixels; students are trained on shares 0-1 (space unit)")
-    images, labels = made.decode()
-    return Labelled(images.to(job.device), labels.to(job.device), made.mean, made.std)
+    _check_space(given.source, made, test)
+    return lessons(made, given.spec["protocol"], given.spec["labels"], job.device)
+
+
+def _check_space(path: Path, source: Any, test: Any) -> None:
+    """ValueError unless students are trained and scored on pixels of one space, whitened by one fit."""
+    if source.space == test.space and source.whitening == test.whitening:
+        return
+    if source.space != test.space:
+        raise ValueError(
+            f"{path} holds {source.space} pixels, the test data of {test.name} {test.space} ones: students are scored "
+            "in the space they are trained in. Evaluate it on a data set in its space (with or without `whitening`)."
+        )
+    fits = " and the test data ".join(f"by fit {str(each.whitening)[:12]}.." for each in (source, test))
+    raise ValueError(
+        f"{path} was whitened {fits}: they were fitted on other images or otherwise. Make the set anew from the data "
+        "set it is scored on, or evaluate it on the data set it was made from."
+    )
 
 
 if __name__ == "__main__":

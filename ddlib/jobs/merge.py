@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ddlib.artifacts import read_manifest, write_manifest
 from ddlib.events import Events
@@ -14,6 +15,7 @@ def main() -> None:
     """Entry point."""
     options = parser(__doc__)
     options.add_argument("--parts", type=Path, nargs="+", required=True)
+    options.add_argument("--data", type=Path, help="train.json of a whitened data set, whose fit the set is to hold")
     options.add_argument("--tensors", type=Path, required=True)
     options.add_argument("--preview", type=Path, required=True)
     given = options.parse_args()
@@ -27,7 +29,9 @@ def main() -> None:
         for name, held in sets.items():
             entry = manifest["files"][part(manifest["spec"]["ipc"], given.spec["ipc"], name)]
             held.append(SyntheticSet.load(path.parent / entry["path"], entry["sha256"]))
-    made, initial = merge(sets[wanted]), merge(sets["initial"])
+    made, initial = (merge(sets[kind]) for kind in (wanted, "initial"))
+    if given.data:
+        made, initial = _with_fit(given.data, made, initial)
     made.save(given.tensors)
     condensed = read_manifest(given.parts[0], "phase")["spec"]
     method, own = condensed["method"], part(condensed["ipc"], given.spec["ipc"], wanted)
@@ -50,6 +54,16 @@ def main() -> None:
         events.artifact(path, kind)
     events.end("finished")
     say(f"{len(made.labels)} stored images ({result['decoded_images']} decoded), {made.image_bytes} bytes")
+
+
+def _with_fit(data: Path, *made: Any) -> Any:
+    """Sets with the whitening that the data they were made from went through."""
+    from ddlib.data.whitening import Whitening
+
+    manifest = read_manifest(data, "data")
+    entry = manifest["files"]["whitening"]
+    fit = Whitening.load(data.parent / entry["path"], entry["sha256"])
+    return [each.with_fit(fit) for each in made]
 
 
 if __name__ == "__main__":

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ddlib import disk, project, todo
 from ddlib.jobs.job import guarded
-from ddlib.paths import MANIFESTS, per
+from ddlib.paths import BLOCK, MANIFESTS, per
 from ddlib.plan import Plan
+from ddlib.pool_settings import kept_epochs
 from ddlib.registry import SOURCES
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ def main() -> None:
         if todo.manifest(job) in open_jobs:
             left.add(job[0], hours, size)
     print(table(suite, left, whole))
+    print("".join(f"\n{line}" for line in pools(plan, suite, open_jobs)), end="")
     print(clock.told())
     print("".join(f"\n{line}" for line in together(plan, suite, clock)), end="")
     print(verdict(suite, left, whole, clock))
@@ -105,7 +108,7 @@ def work(plan: Plan, rule: str, names: dict[str, Any]) -> Work:
         return cost.condensing(spec, entry["network"] or "", images)
     if entry["method"] != "whole":
         images = spec["dataset"]["classes"] * names["ipc"] * entry["settings"]["factor"] ** 2
-    return cost.evaluating(spec, images)
+    return cost.evaluating(spec, images, entry["stages"])
 
 
 def together(plan: Plan, suite: str, clock: Clock) -> list[str]:
@@ -139,6 +142,31 @@ def bytes_of(plan: Plan, rule: str, names: dict[str, Any]) -> float:
         return 0.0
     budgets = sum(map(int, str(names.get("per", names.get("ipc", 0))).split("-")))
     return cost.left(rule, spec, real_images(spec["dataset"]), budgets)
+
+
+def pools(plan: Plan, suite: str, open_jobs: Container[str]) -> list[str]:
+    """What the snapshots of each pool take, what is still to be written, and whether there is room for it."""
+    from ddlib.methods.cost import parameters
+
+    found: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for rule, names in plan.jobs(suite):
+        if rule == "train_block":
+            found.setdefault(names["pool"], []).append((rule, names))
+    lines, needed = [], 0.0
+    for pool, jobs in found.items():
+        spec = plan.spec(*jobs[0])
+        members, each = len(jobs) * len(spec["members"]), bytes_of(plan, *jobs[0])
+        ahead = each * sum(todo.manifest(job) in open_jobs for job in jobs)
+        kept = len(kept_epochs(spec["snapshots"], spec["training"]["epochs"]))
+        numbers = parameters(spec["network"], spec["dataset"])
+        size, left = disk.readable(each * len(jobs)), disk.readable(ahead)
+        lines.append(
+            f"pool {pool}: {members} members x {kept} snapshots x {numbers:,} numbers x 4 bytes = {size}, {left} to do"
+        )
+        needed += ahead
+    if needed > (there := disk.free(BLOCK)):
+        lines.append(f"no room for these: {disk.readable(there)} are free here, {disk.readable(needed)} are to do")
+    return lines
 
 
 def real_images(dataset: dict[str, Any]) -> tuple[int, int]:

@@ -21,8 +21,17 @@ def main() -> None:
     spec = given.spec["dataset"]
     load = registry.lookup(registry.SOURCES, spec["source"], "data source").load()
     train, test = load(spec, given.machine)
+    whitening = None
+    if "whitening" in spec:
+        import torch
+
+        from ddlib.data.whitening import fitted, whitened
+
+        torch.set_num_threads(given.machine["threads"])
+        fit, whitening = fitted(train, spec["whitening"], given.train.parent)
+        train, test = whitened(train, fit), whitened(test, fit)
     for part, data, path in (("train", train, given.train), ("test", test, given.test)):
-        data.save(path.parent, part, given.spec)
+        data.save(path.parent, part, given.spec, whitening)
         say(f"{part}: {len(data.labels)} images of {data.classes} classes, {list(data.images.shape[1:])}")
 
 

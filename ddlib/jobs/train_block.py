@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ddlib import disk
 from ddlib.artifacts import write_manifest
-from ddlib.jobs.job import at_work, guarded, parser
+from ddlib.jobs.job import at_work, guarded, parser, say
+from ddlib.pool_settings import kept_epochs
 
 
 def main() -> None:
@@ -20,6 +23,7 @@ def main() -> None:
         from ddlib.data.real import RealData
         from ddlib.pool.member import MemberTraining
 
+        plan_disk(spec, given.output.parent)
         data = RealData.load(given.train, job.device)
         files: dict[str, Path] = {}
         result: dict[str, Any] = {"members": {}}
@@ -46,6 +50,18 @@ def main() -> None:
                 result["epochs"] = trained["epochs"]
             write_manifest(given.output, "block", spec, files, result)
             job.facts["seconds_before"] = seconds_before
+
+
+def plan_disk(spec: Mapping[str, Any], folder: Path) -> None:
+    """Say what the snapshots of a block will take. ValueError if that, less what is there already, is not free."""
+    from ddlib.methods.cost import left
+
+    members, kept = spec["members"], kept_epochs(spec["snapshots"], spec["training"]["epochs"])
+    needed = left("train_block", spec, (0, 0), 0)
+    there = [folder / f"member{member}" / f"epoch{epoch}.safetensors" for member in members for epoch in kept]
+    what = f"the {len(there)} snapshots of {len(members)} members ({len(kept)} epochs each)"
+    say(f"{what} take {disk.readable(needed)}; {disk.readable(disk.free(folder))} are free")
+    disk.check_room(folder, needed - disk.total(file for file in there if file.is_file()), what)
 
 
 if __name__ == "__main__":

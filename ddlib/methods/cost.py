@@ -23,6 +23,7 @@ from ddlib.sets.packing import decoded_count
 from ddlib.streams import Streams
 from ddlib.train.compiler import forward_flops
 from ddlib.train.evaluate import steps_of
+from ddlib.train.lessons import steps_in_turn
 from ddlib.train.loop import Learning, State, Trainer
 
 # On a CPU, steps are timed with no more images than make so many operations; their time is scaled up.
@@ -79,23 +80,27 @@ def condensing(spec: Spec, name: str, images: int) -> Work:
 
 
 def training(spec: Spec, name: str, images: int) -> Work:
-    """Steps of a train_block job; scoring a kept epoch counts as a third of training it (and epoch 0 is passed too)."""
+    """Steps of a train_block job; scoring a kept epoch counts as a third of training it (and epoch 0 is passed too),
+    where snapshots are scored."""
     settings = spec["training"]
     step = Step("train", _named(name, spec["dataset"]), spec["network"], spec["dataset"], settings, settings["batch"])
     kept = kept_epochs(spec["snapshots"], settings["epochs"])
-    epochs = settings["epochs"] + (0 in kept) + len(kept) / 3
+    scored = settings.get("score_snapshots", True)
+    epochs = settings["epochs"] + ((0 in kept) + len(kept) / 3 if scored else 0)
     return [(step, len(spec["members"]) * epochs * -(-images // settings["batch"]))]
 
 
-def evaluating(spec: Spec, images: int) -> Work:
-    """Steps of an evaluate job; `images`: what its students train on, decoded."""
+def evaluating(spec: Spec, images: int, stages: int = 1) -> Work:
+    """Steps of an evaluate job; `images`: what its students train on, decoded, of all stages together."""
     protocol = spec["protocol"]
-    count = protocol["repeats"] * steps_of(protocol, images, spec["set"] == "whole")
-    batch = min(protocol["batch"], images)
-    return [
-        (Step("train", _named(name, spec["dataset"]), network, spec["dataset"], protocol, batch), count)
-        for name, network in spec["students"].items()
-    ]
+    whole = spec["set"] == "whole"
+    lessons = [(images, steps_of(protocol, images, True))] if whole else []
+    lessons = lessons or steps_in_turn(protocol, [images // stages] * stages)
+    work = []
+    for name, network in spec["students"].items():
+        named = _named(name, spec["dataset"]), network, spec["dataset"], protocol
+        work += [(Step("train", *named, min(protocol["batch"], n)), protocol["repeats"] * many) for n, many in lessons]
+    return work
 
 
 def _named(name: str, dataset: Spec) -> str:
@@ -186,7 +191,9 @@ def left(rule: str, spec: Spec, images: tuple[int, int], ipc: int) -> float:
     dataset = spec["dataset"]
     pixels = dataset["channels"] * dataset["size"] ** 2
     if rule == "prepare_data":
-        return float(sum(images) * pixels)
+        whitened = 4.0 * sum(images) * pixels + 16.0 * pixels**2 if "whitening" in dataset else 0.0
+        return float(sum(images) * pixels + whitened)
     if rule == "condense":  # the set, its beginning, and snapshots
         return float(4 * len(spec["classes"]) * ipc * pixels * (2 + len(spec["snapshots"])))
-    return float(4 * dataset["classes"] * ipc * pixels) if rule == "merge" else 0.0
+    fit = pixels**2 if "whitening" in dataset else 0
+    return float(4 * (dataset["classes"] * ipc * pixels + fit)) if rule == "merge" else 0.0

@@ -28,7 +28,14 @@ def recipe(settings: Mapping[str, Any], problem: Problem, start: Start | None = 
     `start`."""
     data = problem.data
     objective = GradientMatching(
-        settings, data, problem.classes, problem.budgets, start or problem.start(), problem.streams, problem.execution
+        settings,
+        data,
+        problem.classes,
+        problem.budgets,
+        start or problem.start(settings["outer_iterations"]),
+        problem.streams,
+        problem.execution,
+        problem.frozen_images(),
     )
     tuned = [tuned_lr(settings["image_lr"], ipc, data.height, problem.base_size) for ipc in problem.budgets]
     classes = torch.tensor(problem.classes, device=data.labels.device)
@@ -40,8 +47,8 @@ def recipe(settings: Mapping[str, Any], problem: Problem, start: Start | None = 
         factor=settings["factor"],
         outer_iterations=settings["outer_iterations"],
         objective=objective,
-        optimiser=ImageSGD(lr, settings["image_momentum"], positions, data.classes),
-        learns=("images",),
+        optimisers={"images": ImageSGD(lr, settings["image_momentum"], positions, data.classes)},
+        range="free" if data.space == "whitened" else "clamped",
         told=tuple(_told(settings, *each) for each in zip(problem.budgets, tuned, strict=True)),
     )
 

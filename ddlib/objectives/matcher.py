@@ -50,6 +50,7 @@ class Matcher:
         self.mean, self.std = (
             torch.tensor(values, device=self.device).reshape(1, -1, 1, 1) for values in (data.mean, data.std)
         )
+        self.space = data.space
         self.block = self._last_block(data) if self.features else 0
         if compiler.enabled and variants > torch._dynamo.config.recompile_limit:
             torch._dynamo.config.recompile_limit = variants
@@ -84,7 +85,8 @@ class Matcher:
         self, params: Params, buffers: Params, choice: str | None, parts: Params, target: Target
     ) -> tuple[Tensor, Tensor]:
         def prepare(x: Tensor) -> Tensor:
-            x = decode(x, self.settings["factor"], self.settings["decode"], self.settings["decode_limit"])
+            factor, kind, limit = (self.settings[name] for name in ("factor", "decode", "decode_limit"))
+            x = decode(x, factor, kind, limit, self.space)
             return self._seen(x[parts["rows"]] if "rows" in parts else x, parts, choice)
 
         if self.features is not None:

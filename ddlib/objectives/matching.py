@@ -54,7 +54,9 @@ class GradientMatching:
 
     `data`: real images on the device; `classes`: those matched here (a phase), of all `data.classes`; `budgets`: stored
     images per class, of each set that is condensed (all at the same networks and against the same real gradients);
-    `settings`: as in ddlib/presets.py; `start` gives the network of each outer iteration.
+    `settings`: as in ddlib/presets.py; `start` gives the network of each outer iteration; `frozen`
+    [classes, ipc, stages, C, H, W]: images of earlier stages that are matched together with those learned, as PDD has
+    it (each image learned stands after those of its own number).
     """
 
     def __init__(
@@ -66,15 +68,17 @@ class GradientMatching:
         start: Start,
         streams: Streams,
         execution: Execution,
+        frozen: Tensor | None = None,
     ) -> None:
         self.settings, self.data, self.classes, self.budgets = settings, data, list(classes), tuple(budgets)
-        self.start, self.streams, self.execution = start, streams, execution
+        self.start, self.streams, self.execution, self.frozen = start, streams, execution, frozen
+        self.stages = 1 if frozen is None else frozen.shape[2] + 1
         self.inner_steps = int(settings["inner_steps"])
         self.device = data.labels.device
         self._check()
         self.batches = Batches(streams, "network_batches", len(data.labels), settings["network_batch"])
         decoding = (settings["factor"], settings["decode"], settings["decode_limit"])
-        self.decoded = [decoded_count(ipc, *decoding) for ipc in self.budgets]
+        self.decoded = [decoded_count(self.stages * ipc, *decoding) for ipc in self.budgets]
         self.draws = MatchDraws(settings, data, classes, self.decoded, streams)
         self.augment = self.draws.augment
         self.compiler = self._decide()
@@ -95,12 +99,12 @@ class GradientMatching:
             inner = Inner(outer, network, inner.cursor + len(batches))
         return inner
 
-    def gradient(self, images: Tensor, inner: Inner, step: int) -> tuple[Tensor, Tensor]:
-        """(mean loss over classes, of each budget [budgets]; gradient [N, C, H, W]) of inner step `step`.
+    def gradient(self, learned: Params, inner: Inner, step: int) -> tuple[Tensor, Params]:
+        """(mean loss over classes, of each budget [budgets]; {"images": gradient [N, C, H, W]}) of inner step `step`.
 
         Images lie budget after budget, in each class by class.
         """
-        shared, own = self.shared(inner, step), self._own(images, inner.outer, step)
+        shared, own = self.shared(inner, step), self._own(learned["images"], inner.outer, step)
         losses: list[list[Tensor]] = [[] for _ in own]
         slopes: list[list[Tensor]] = [[] for _ in own]
         for first in range(0, len(self.classes), self.chunk):
@@ -114,7 +118,7 @@ class GradientMatching:
                 losses[budget].append(loss[None] if self.chunk == 1 else loss[:left])
                 slopes[budget].append(slope[None] if self.chunk == 1 else slope[:left])
         means = torch.stack([torch.cat(found).mean() for found in losses])
-        return means, torch.cat([torch.cat(found).flatten(0, 1) for found in slopes])
+        return means, {"images": torch.cat([newest(torch.cat(found), self.stages) for found in slopes])}
 
     def advance(self, inner: Inner) -> Inner:
         """The network after it has trained on `network_samples` more real images."""
@@ -142,7 +146,8 @@ class GradientMatching:
     def _own(self, images: Tensor, outer: int, step: int) -> list[Params]:
         """What is each budget's own, [classes, ...]: its images as stored, and the decoded ones that are seen."""
         split = torch.split(images, [len(self.classes) * ipc for ipc in self.budgets])
-        parts = [{"stored": stored.reshape(len(self.classes), -1, *images.shape[1:])} for stored in split]
+        stored = [each.reshape(len(self.classes), -1, *images.shape[1:]) for each in split]
+        parts = [{"stored": interleaved(self.frozen, each)} for each in stored]
         rows = self.draws.of(outer).rows
         return [part if row is None else part | {"rows": row[step]} for part, row in zip(parts, rows, strict=True)]
 
@@ -188,3 +193,15 @@ class GradientMatching:
         if not asked:
             asked = 1 if self.compiler.enabled and self.device.type == "cpu" else 10
         return min(asked, len(self.classes))
+
+
+def interleaved(frozen: Tensor | None, images: Tensor) -> Tensor:
+    """Images [classes, ipc, C, H, W] with the frozen ones [classes, ipc, stages, C, H, W] of its number before each:
+    [classes, ipc x (stages + 1), C, H, W]."""
+    return images if frozen is None else torch.cat([frozen, images[:, :, None]], 2).flatten(1, 2)
+
+
+def newest(values: Tensor, stages: int) -> Tensor:
+    """Of [classes, ipc x stages, C, H, W], as :func:`interleaved` makes them, the newest stage's [N, C, H, W]."""
+    each = values.reshape(values.shape[0], -1, stages, *values.shape[2:])
+    return each[:, :, -1].flatten(0, 1)

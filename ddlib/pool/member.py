@@ -4,16 +4,19 @@ A member is a folder: ``epoch{e}.safetensors`` (weights and buffers; epoch 0 is 
 and accuracy by epoch) and, where asked for, ``events.safetensors`` (per-example forgetting counts and error norms).
 
 The training recipes (ddlib/presets.py) are those IDC and Acc-DD pretrain with (official pretrain.py: SGD, augmentation
-without cutout, CutMix), and the one of Drop2Sparse (official train.py). Members of a pool differ by seed, and in the
-settings the specification says.
+without cutout, CutMix), the one of Drop2Sparse (official train.py), and the one of MTT's experts (official buffer.py:
+SGD without momentum, augmentation in MTT's dialect). Members of a pool differ by seed, and in the settings the
+specification says. Where `score_snapshots` is off (experts: their trajectories are matched, nothing is chosen by their
+accuracy) no pass is made to measure a snapshot: clean accuracy and all of epoch 0 are empty.
 
 **Differs**: the official codes choose the checkpoint on the test set; here a member never sees test data, and its
-accuracy is on training images (augmented, clean) and on a held-out slice where the data set has one.
+accuracy is on training images (augmented, clean) and on a held-out slice where the data set has one. MTT's code also
+scores the test set after every epoch, and stores all snapshots of ten experts in one pickle.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,10 +82,12 @@ class MemberTraining:
     compile_mode: str = "never"
     precision: str = "fp32"
     events: NullEvents = field(default_factory=NullEvents)
+    purpose: str = "pool"
 
     def __post_init__(self) -> None:
         self.training = {**self.spec["training"], **self.spec.get("differs", {}).get(str(self.member), {})}
-        self.streams = Streams(self.spec["seed"], "pool")
+        self.scores = self.training.get("score_snapshots", True)
+        self.streams = Streams(self.spec["seed"], self.purpose)
         self.fit = self.data.fit()
         self.heldout = self.data.heldout_part()
         network = {key: value for key, value in self.spec["network"].items() if key != "version"}
@@ -98,11 +103,11 @@ class MemberTraining:
         self.trainer = Trainer(self.net, learning, self.fit, self.streams, "pool", self.compiler, self.precision)
         self.scorer = Scorer(self.net, self.data.labels.device, self.compiler, self.precision)
 
-    def run(self, checkpoint: Checkpoint | None = None) -> dict[str, Any]:
-        """Train from the start or the checkpoint; return {"files": name -> path, "metrics": rows, ...}."""
+    def run(self, checkpoint: Checkpoint | None = None, initial: Callable[[], State] | None = None) -> dict[str, Any]:
+        """Train from the start (a new network, or `initial`) or the checkpoint; return {"files": name -> path, "metrics": rows, ...}."""
         epochs = self.training["epochs"]
         kept = kept_epochs(self.spec["snapshots"], epochs)
-        state, rows, happened = self._begin(checkpoint, kept)
+        state, rows, happened = self._begin(checkpoint, kept, initial)
         first = rows[-1]["epoch"]
         todo = progress(range(first, epochs), f"member {self.member}", "epochs", self.events, first=first)
         for epoch in todo:
@@ -128,7 +133,7 @@ class MemberTraining:
         return state, {"loss": loss, "train_augmented": correct}
 
     def _begin(
-        self, checkpoint: Checkpoint | None, kept: list[int]
+        self, checkpoint: Checkpoint | None, kept: list[int], initial: Callable[[], State] | None
     ) -> tuple[State, list[dict[str, Any]], Events | None]:
         device = self.data.labels.device
         found = checkpoint.load() if checkpoint else None
@@ -140,9 +145,12 @@ class MemberTraining:
             return State.from_tensors(tensors, device), facts["rows"], happened
         happened = Events.none(len(self.fit.labels), device) if self.training["record_events"] else None
         state = State.of(self.net.to(device), self.trainer.learning.optimiser)
+        if initial is not None:
+            begun = initial()
+            state = State(begun.params, begun.buffers, state.velocity)
         untold = dict.fromkeys(("loss", "train_augmented"), float("nan"))
         # Measured by a pass at rate 0, whose state is left behind; its draws are no epoch's.
-        measured = self._pass(state, -1, 0.0)[1] if 0 in kept else untold
+        measured = self._pass(state, -1, 0.0)[1] if 0 in kept and self.scores else untold
         return state, [self._finish({"epoch": 0, **measured}, state, 0 in kept, None)], happened
 
     def _complete(self, kept: list[int], epoch: int) -> bool:
@@ -152,9 +160,10 @@ class MemberTraining:
     def _finish(self, row: dict[str, Any], state: State, keep: bool, happened: Events | None) -> dict[str, Any]:
         """After an epoch: the clean and held-out accuracy (of kept epochs), the snapshot, the curve's point."""
         row["train_clean"] = row["heldout"] = float("nan")
-        if keep or happened:
+        if (keep and self.scores) or happened:
             logits = self.scorer.logits(state, self.fit)
-            row["train_clean"] = float((logits.argmax(1) == self.fit.labels).double().mean())
+            if self.scores:
+                row["train_clean"] = float((logits.argmax(1) == self.fit.labels).double().mean())
             if happened:
                 happened.add_errors(logits, self.fit.labels)
         if keep:

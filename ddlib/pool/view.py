@@ -12,33 +12,38 @@ import pandas as pd
 from ddlib.artifacts import read_manifest
 from ddlib.pool import METRICS
 from ddlib.registry import nearest
+from ddlib.view_settings import listed, start_epochs
 
 COLUMNS = ["member", "epoch", "file", "sha256", "metric", "value"]
+TARGET = ["target_file", "target_sha256"]
+"""The same member's snapshot a horizon further on: columns of views that look ahead alone."""
 
 
 def select(blocks: Sequence[str | Path], view: Mapping[str, Any], pool: str) -> pd.DataFrame:
-    """Rows (member, epoch, file, sha256, metric, value) of the snapshots in the view.
+    """Rows (member, epoch, file, sha256, metric, value) of the snapshots in the view, and where it has a horizon the
+    target's file and hash.
 
-    `blocks`: manifests of the pool's blocks; `view`: members (how many, from 0), and epochs (a list), or a metric with
-    windows (closed intervals [low, high] of shares 0-1; in any of them), or both; horizon: epochs ahead that must be
-    there too. ValueError says what the pool has.
+    `blocks`: manifests of the pool's blocks; `view`: members (how many, from 0), and epochs (a list, or start_below:
+    all before that one), or a metric with windows (closed intervals [low, high] of shares 0-1; in any of them), or
+    both; horizon: epochs ahead, where the target must be. ValueError says what the pool has.
     """
     table = snapshots(blocks)
     asked = table[table.member < view["members"]]
     _check(asked, view, pool)
     chosen = asked
-    if "epochs" in view:
-        chosen = chosen[chosen.epoch.isin(view["epochs"])]
+    if (epochs := start_epochs(view)) is not None:
+        chosen = chosen[chosen.epoch.isin(epochs)]
     if "metric" in view:
         chosen = chosen.assign(metric=view["metric"], value=chosen[view["metric"]])
         chosen = chosen[np.any([chosen.value.between(*window) for window in view["windows"]], axis=0)]
     if horizon := view.get("horizon", 0):
-        there = set(zip(asked.member, asked.epoch, strict=True))
-        keep = [(m, e + horizon) in there for m, e in zip(chosen.member, chosen.epoch, strict=True)]
-        chosen = chosen[keep]
+        ahead = asked.assign(epoch=asked.epoch - horizon)[["member", "epoch", "file", "sha256"]]
+        ahead = ahead.rename(columns={"file": "target_file", "sha256": "target_sha256"})
+        chosen = chosen.merge(ahead, on=["member", "epoch"])
     if chosen.empty:
         raise ValueError(_nothing(asked, view, pool))
-    return chosen.sort_values(["member", "epoch"])[COLUMNS].reset_index(drop=True)
+    columns = COLUMNS + (TARGET if horizon else [])
+    return chosen.sort_values(["member", "epoch"])[columns].reset_index(drop=True)
 
 
 def snapshots(blocks: Sequence[str | Path]) -> pd.DataFrame:
@@ -61,7 +66,7 @@ def _check(table: pd.DataFrame, view: Mapping[str, Any], pool: str) -> None:
     """ValueError for members, epochs or a metric that the pool does not have."""
     if (there := table.member.nunique()) < view["members"]:
         raise ValueError(f"the view asks for {view['members']} members of pool {pool}; the blocks given hold {there}")
-    if missing := sorted(set(view.get("epochs", [])) - set(table.epoch)):
+    if missing := sorted(set(start_epochs(view) or []) - set(table.epoch)):
         kept = ", ".join(str(epoch) for epoch in sorted(set(table.epoch)))
         raise ValueError(
             f"pool {pool} keeps no snapshot of epochs {missing}, only of {kept}. Ask for those or change its snapshots."
@@ -75,7 +80,8 @@ def _nothing(table: pd.DataFrame, view: Mapping[str, Any], pool: str) -> str:
     members = table.member.nunique()
     held = f"pool {pool} ({members} members, epochs {table.epoch.min()}-{table.epoch.max()}"
     if "metric" not in view:
-        asked = f"epochs {view['epochs']}" if "epochs" in view else "any epoch"
+        starts = start_epochs(view)
+        asked = "any epoch" if starts is None else f"epochs {listed(starts)}"
         if view.get("horizon"):
             asked += f" with another {view['horizon']} epochs later"
         return f"no snapshot of {asked} in {held}). Ask for epochs the pool keeps, or train it longer."

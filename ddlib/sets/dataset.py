@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from ddlib.artifacts import ArtifactError, read_manifest
 from ddlib.data.real import class_order_hash
-from ddlib.sets.packing import decode_labels
+from ddlib.sets.packing import decode_labels, pack
 from ddlib.sets.synthetic import SyntheticSet
 
 CARD, TENSORS = "card.json", "set.safetensors"
@@ -22,8 +22,8 @@ class DistilledImages(Dataset[tuple[Tensor, int]]):
     """(image float32 [C, H, W], label) of every decoded image of a set.
 
     `images` [N, C, H, W] and `labels` int64 [N] are all of them, `soft` [N, classes] or None their soft labels,
-    `class_names` the classes by label, `set` the set as stored. Images are shares 0-1, or (image - mean) / std where
-    `normalised`.
+    `class_names` the classes by label, `set` the set as stored. Images are shares 0-1 or, where `normalised`, as
+    networks take them: (image - mean) / std, or whitened (whiten test images by `set.whitened`).
     """
 
     def __init__(self, made: SyntheticSet, normalised: bool = False) -> None:
@@ -59,8 +59,18 @@ def open_set(path: str | Path, class_order: Sequence[str] | str | None = None) -
 
 
 def true_colours(made: SyntheticSet, images: Tensor) -> Tensor:
-    """Images [N, C, H, W] of the set's pixel space as shares 0-1 (clipped)."""
+    """Decoded images [N, C, H, W] of the set's pixel space as shares 0-1 (clipped)."""
     return _in_space(made, images, normalised=False)
+
+
+def stored_colours(made: SyntheticSet) -> Tensor:
+    """The images as stored [N, C, H, W] as shares 0-1 (clipped).
+
+    Whitening goes by place: whitened images that hold several have colours once these are decoded, and are packed anew.
+    """
+    if made.space != "whitened" or made.factor == 1:
+        return true_colours(made, made.images)
+    return pack(true_colours(made, made.decode()[0]), len(made.images), made.factor, "area")
 
 
 def _from_card(card: Path) -> SyntheticSet:
@@ -80,10 +90,7 @@ def _hash_in_card(tensors: Path) -> str | None:
 def _in_space(made: SyntheticSet, images: Tensor, normalised: bool) -> Tensor:
     """From the set's pixel space to shares 0-1 or to normalised pixels."""
     if made.space == "whitened":
-        raise ValueError(
-            f"the images of this set of {made.name} are whitened and the matrix is not in the file, so they have no "
-            "true colours here. Take made.decode() to train on them as they are."
-        )
+        return images if normalised else made.unwhitened(images).clamp(0, 1)
     mean, std = (torch.tensor(values).reshape(1, -1, 1, 1).to(images) for values in (made.mean, made.std))
     if normalised:
         return images if made.space == "normalised" else (images - mean) / std

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ddlib.artifacts import write_json
-from ddlib.sets.dataset import DistilledImages, true_colours
+from ddlib.sets.dataset import DistilledImages, stored_colours
 from ddlib.sets.synthetic import SyntheticSet
 
 KINDS = ("imagefolder", "npz")
@@ -51,7 +51,7 @@ def class_folder(label: int, name: str) -> str:
 def _arrays(made: SyntheticSet, stored: bool) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 [N, H, W, C] and labels int64 [N]."""
     if stored:
-        images, labels = true_colours(made, made.images), made.labels
+        images, labels = stored_colours(made), made.labels
     else:
         decoded = DistilledImages(made)
         images, labels = decoded.images, decoded.labels

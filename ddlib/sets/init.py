@@ -21,34 +21,38 @@ KINDS = ("mix", "first", "random", "noise")
 
 
 def initial_images(
-    kind: str, data: RealData, classes: Sequence[int], ipc: int, factor: int, streams: Streams
+    kind: str, data: RealData, classes: Sequence[int], ipc: int, factor: int, streams: Streams, stage: int = 0
 ) -> Tensor:
-    """Stored images float32 [len(classes) * ipc, C, H, W], shares 0-1, class by class.
+    """Stored images float32 [len(classes) * ipc, C, H, W] in the space of `data` (unit or whitened), class by class.
 
     `mix`: the first ipc * factor^2 images of a class, shrunk (nearest) and packed; `first`: the first ipc as they are;
-    `random`: ipc * factor^2 drawn without replacement, packed where factor > 1; `noise`: normal around 0.5, clipped.
+    `random`: ipc * factor^2 drawn without replacement, packed where factor > 1; `noise`: normal around 0.5, clipped
+    (whitened: standard normal, as MTT has it).
+    `stage`: of a progressive distillation; `mix` and `first` take the images after those of the stages before.
     ValueError when a class has too few images.
     """
     if kind not in KINDS:
         raise ValueError(f"no initialisation is called {kind!r}: {nearest(kind, KINDS)}")
-    return torch.cat([_class_images(kind, data, label, ipc, factor, streams) for label in classes])
+    return torch.cat([_class_images(kind, data, label, ipc, factor, streams, stage) for label in classes])
 
 
-def _class_images(kind: str, data: RealData, label: int, ipc: int, factor: int, streams: Streams) -> Tensor:
+def _class_images(kind: str, data: RealData, label: int, ipc: int, factor: int, streams: Streams, stage: int) -> Tensor:
     shape = (ipc, data.channels, data.height, data.width)
     device = data.labels.device
     if kind == "noise":
-        drawn = streams.at("noise", label).standard_normal(shape, dtype=np.float32)
-        return torch.from_numpy(drawn).div(4).add(0.5).clamp(0, 1).to(device)
+        drawn = torch.from_numpy(streams.at("noise", label).standard_normal(shape, dtype=np.float32)).to(device)
+        return drawn if data.space == "whitened" else drawn.div(4).add(0.5).clamp(0, 1)
     members = data.of_class(label)
     packed = 1 if kind == "first" else factor
     needed = ipc * packed * packed
-    if needed > len(members):
+    first = 0 if kind == "random" else stage * needed
+    if first + needed > len(members):
+        of_stages = f", and {first} are taken by the {stage} stages before" if first else ""
         raise ValueError(
             f"class {label} ({data.class_names[label]}) of {data.name} has {len(members)} images; ipc {ipc} with "
-            f"factor {packed} needs {ipc} x {packed}^2 = {needed}. Lower ipc or factor."
+            f"factor {packed} needs {ipc} x {packed}^2 = {needed}{of_stages}. Lower ipc or factor."
         )
     if kind == "random":
         order = streams.at("images", label).permutation(len(members))[:needed]
         members = members[torch.from_numpy(order).to(device)]
-    return pack(data.pixels(members[:needed]), ipc, packed)
+    return pack(data.pixels(members[first : first + needed]), ipc, packed)

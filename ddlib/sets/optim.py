@@ -78,3 +78,36 @@ class ImageSGD:
 def _along(x: Tensor, values: Tensor) -> Tensor:
     """`values` [N] along the first axis of `x`."""
     return values.reshape(-1, *[1] * (x.ndim - 1))
+
+
+@dataclass(frozen=True)
+class PlainSGD:
+    """SGD with momentum over a tensor of any shape, without weight decay: of MTT's images and its step size.
+
+    `lr`: a number, or several along the last axes, such as one a channel [C, 1, 1].
+    """
+
+    lr: float | Tensor
+    momentum: float
+
+    def before(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Where they are."""
+        return x, v
+
+    def after(self, x: Tensor, v: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        """(x, v) after a step along the gradient `g`."""
+        v = self.momentum * v + g
+        return x - self.lr * v, v
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """What is not moved by a gradient but takes the value it is given: soft labels of an expert."""
+
+    def before(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """As they are."""
+        return x, v
+
+    def after(self, x: Tensor, v: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        """(`g`, v)."""
+        return g, v

@@ -17,7 +17,8 @@ from ddlib import registry
 
 KINDS = ("single", "multi", "bound")
 MODES = ("nearest", "bilinear", "area")
-PAD_VALUE = 0.5
+# What fills a decoded image's missing lines, by pixel space: grey, as published, or the mean image.
+FILLS = {"unit": 0.5, "normalised": 0.0, "whitened": 0.0}
 
 
 def bound_plan(n: int, factor: int, limit: int) -> list[tuple[int, int]]:
@@ -58,13 +59,13 @@ def plan(n: int, factor: int, kind: str = "single", limit: int | None = None) ->
     return parts
 
 
-def decode(x: Tensor, factor: int, kind: str = "single", limit: int | None = None) -> Tensor:
-    """Stored images [n, C, H, W] -> decoded images [m, C, H, W]; differentiable.
+def decode(x: Tensor, factor: int, kind: str = "single", limit: int | None = None, space: str = "unit") -> Tensor:
+    """Stored images [n, C, H, W] of a pixel space -> decoded images [m, C, H, W]; differentiable.
 
-    A side that `factor` does not divide is padded at its end with 0.5; each cell of ceil(side / factor) is enlarged
-    bilinearly to [H, W]. All images' cell (0, 0) come first, then all cell (0, 1), ...
+    A side that `factor` does not divide is padded at its end with 0.5 (0 where pixels are centred: FILLS); each cell of
+    ceil(side / factor) is enlarged bilinearly to [H, W]. All images' cell (0, 0) come first, then all cell (0, 1), ...
     """
-    parts = [_single(x[first:last], k) for k, first, last in plan(x.shape[0], factor, kind, limit)]
+    parts = [_single(x[first:last], k, FILLS[space]) for k, first, last in plan(x.shape[0], factor, kind, limit)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
@@ -82,14 +83,14 @@ def decoded_count(n: int, factor: int, kind: str = "single", limit: int | None =
     return sum((last - first) * k * k for k, first, last in plan(n, factor, kind, limit))
 
 
-def _single(x: Tensor, factor: int) -> Tensor:
+def _single(x: Tensor, factor: int, fill: float) -> Tensor:
     if factor == 1:
         return x
     n, channels, height, width = x.shape
     rows, cols = -(-height // factor), -(-width // factor)
     padding = (0, cols * factor - width, 0, rows * factor - height)
     if any(padding):
-        x = F.pad(x, padding, value=PAD_VALUE)
+        x = F.pad(x, padding, value=fill)
     cells = x.reshape(n, channels, factor, rows, factor, cols).permute(2, 4, 0, 1, 3, 5)
     cells = cells.reshape(factor * factor * n, channels, rows, cols)
     return F.interpolate(cells, size=(height, width), mode="bilinear", align_corners=False)

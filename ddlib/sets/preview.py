@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ddlib.artifacts import atomic_write
-from ddlib.sets.packing import decode
+from ddlib.sets.dataset import stored_colours, true_colours
 from ddlib.sets.synthetic import SyntheticSet
 
 ROWS, COLUMNS = 20, 10
@@ -21,10 +21,12 @@ def preview(made: SyntheticSet, initial: SyntheticSet, path: str | Path, title: 
     """
     from matplotlib.figure import Figure
 
-    panels = {"initial": _grid(initial, initial.images), "final": _grid(made, made.images)}
+    made, initial = _shown(made), _shown(initial)
+    panels = {name: _grid(stored_colours(each), each.labels) for name, each in (("initial", initial), ("final", made))}
     if made.factor > 1:
-        panels["final, decoded"] = _grid(made, None)
-    rows, height = _labels(made), made.images.shape[2]
+        images, labels = made.decode()
+        panels["final, decoded"] = _grid(true_colours(made, images), labels)
+    rows, height = sorted(set(made.labels.tolist())), made.images.shape[2]
     shapes = [panel.shape[1] for panel in panels.values()]
     scale = max(0.02, min(0.06, 0.5 / height))
     figure = Figure(
@@ -45,18 +47,18 @@ def preview(made: SyntheticSet, initial: SyntheticSet, path: str | Path, title: 
         figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
 
 
-def _labels(made: SyntheticSet) -> list[int]:
-    return sorted({int(label) for label in made.labels})[:ROWS]
+def _shown(made: SyntheticSet) -> SyntheticSet:
+    """The images that have a place in the picture."""
+    rows = sorted(set(made.labels.tolist()))[:ROWS]
+    return made.take(torch.cat([torch.nonzero(made.labels == label).flatten()[:COLUMNS] for label in rows]))
 
 
-def _grid(made: SyntheticSet, images: Tensor | None) -> Tensor:
-    """Images of the shown classes as one picture [height, width, C], a line of white between them."""
+def _grid(images: Tensor, labels: Tensor) -> Tensor:
+    """Images [N, C, H, W], shares 0-1, as one picture [height, width, C]: a row a class, lines of white between."""
     rows = []
-    for label in _labels(made):
-        chosen = torch.nonzero(made.labels == label).flatten()[:COLUMNS]
-        shown = images[chosen] if images is not None else decode(made.images[chosen], made.factor)[:COLUMNS]
-        padded = torch.nn.functional.pad(shown.clamp(0, 1), (0, 1, 0, 1), value=1.0)
-        rows.append(torch.cat(list(padded), dim=2))
+    for label in sorted(set(labels.tolist())):
+        shown = images[labels == label][:COLUMNS]
+        rows.append(torch.cat(list(torch.nn.functional.pad(shown, (0, 1, 0, 1), value=1.0)), dim=2))
     widest = max(row.shape[2] for row in rows)
     rows = [torch.nn.functional.pad(row, (0, widest - row.shape[2]), value=1.0) for row in rows]
     return torch.cat(rows, dim=1).permute(1, 2, 0)

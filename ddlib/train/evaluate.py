@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -17,20 +18,33 @@ from ddlib.train.compiler import decide, forward_flops
 from ddlib.train.loop import Learning, Source, State, Trainer
 from ddlib.train.schedules import decayed
 from ddlib.train.scoring import Scorer
+from ddlib.train.sgd import zero_velocity
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Decoded images float32 [N, C, H, W] (shares 0-1) with labels [N], as a source of training."""
+    """Decoded images float32 [N, C, H, W] with labels [N], as a source of training; `soft` [N, classes] is what is
+    trained on in place of the labels, where it is given."""
 
     images: Tensor
     labels: Tensor
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    soft: Tensor | None = None
 
     def pixels(self, index: Tensor) -> Tensor:
         """Images at `index`."""
         return self.images[index.to(self.images.device)]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a student trains on for `steps`, from the rate `lr` on (None: the protocol's). `index` keys its draws."""
+
+    source: Source
+    steps: int
+    lr: float | None = None
+    index: tuple[int, ...] = ()
 
 
 def steps_of(protocol: Mapping[str, Any], images: int, whole: bool) -> int:
@@ -47,23 +61,31 @@ def train_student(
     trainer: Trainer, state: State, passes: Iterable[int], steps: int, batches: Batches, protocol: Mapping[str, Any]
 ) -> State:
     """Train one student for `steps`, pass by pass over its data; the learning rate falls by epochs, or by steps where
-    these are no whole number of epochs."""
+    these are no whole number of epochs, and with `restart_at_decay` the velocity is zeroed then."""
     per_pass = batches.per_pass
     by_epochs = steps % per_pass == 0
-    at, decay = protocol["decay_at"], protocol["decay_factor"]
+    at, decay, delay = protocol["decay_at"], protocol["decay_factor"], protocol.get("decay_delay", 0)
+    before: float | None = None
     for turn in passes:
         first = turn * per_pass
         many = min(per_pass, steps - first)
         rates = [
-            decayed(turn, steps // per_pass, at, decay) if by_epochs else decayed(first + step, steps, at, decay)
+            decayed(turn, steps // per_pass, at, decay, delay)
+            if by_epochs
+            else decayed(first + step, steps, at, decay, delay * per_pass)
             for step in range(many)
         ]
-        state, _ = trainer.run(state, batches.batches(first, many), (*batches.index, turn), rates.__getitem__)
+        known = [rates[0] if before is None else before, *rates]
+        falls = [step for step, (old, new) in enumerate(pairwise(known)) if old != new]
+        rest_at = falls if protocol.get("restart_at_decay", False) else []
+        index = (*batches.index, turn)
+        state, _ = trainer.run(state, batches.batches(first, many), index, rates.__getitem__, rest_at=rest_at)
+        before = rates[-1]
     return state
 
 
 def evaluate(
-    source: Source,
+    source: Source | Sequence[Lesson],
     test: Source,
     students: Mapping[str, Mapping[str, Any]],
     protocol: Mapping[str, Any],
@@ -77,37 +99,74 @@ def evaluate(
 ) -> Iterator[dict[str, Any]]:
     """Rows {network, repeat, accuracy (share 0-1), train_images, steps}, one per student.
 
+    `source`: what students train on, or lessons that they are given in turn (ddlib/train/lessons.py): `train_images`
+    is then how many images there are in all lessons together, each counted once, and `steps` the sum of theirs.
     `students`: name -> network; `shape`: (C, H, W). Repeat r of a distillation seed starts from the same weights and
     sees the same draws whatever the set: methods are compared on paired students.
+
+    **Differs**: repeats start from weights of their own. PDD's official evaluation starts all from one network that the
+    images were made with, so that its deviation is that of batches and augmentation alone; `shared_start` starts
+    all repeats from one network, a new one.
     """
     streams = Streams(seed, "evaluate")
-    count = len(source.labels)
-    steps = steps_of(protocol, count, whole)
+    if not isinstance(source, Sequence):
+        source = [Lesson(source, steps_of(protocol, len(source.labels), whole))]
+    taught: Sequence[Lesson] = source
     learning = Learning.of(protocol)
+    steps, batched = (sum(found) for found in zip(*(_work(lesson, learning) for lesson in taught), strict=True))
+    facts = {"train_images": images_of(taught, protocol), "steps": steps}
+    device = taught[0].source.labels.device
     for name, network in students.items():
-        build = _builder(network, shape, classes, streams)
+        build = _builder(network, shape, classes, streams, protocol.get("shared_start", False))
         net = build(0)
-        flops = 3.0 * steps * min(learning.batch, count) * forward_flops(net, shape) * protocol["repeats"]
-        compiler = decide(compile_mode, str(source.labels.device.type), flops)
-        trainer = Trainer(net, learning, source, streams, "student", compiler, precision)
+        flops = 3.0 * batched * forward_flops(net, shape) * protocol["repeats"]
+        compiler = decide(compile_mode, str(device.type), flops)
+        trainer = Trainer(net, learning, taught[0].source, streams, "student", compiler, precision)
         scorer = Scorer(net, test.labels.device, compiler)
         for repeat in range(protocol["repeats"]):
-            net = build(repeat)
-            state = State.of(net.to(source.labels.device))
-            batches = Batches(streams, "student_batches", count, learning.batch, index=(repeat,))
-            passes = progress(range(-(-steps // batches.per_pass)), f"{name}, repeat {repeat + 1}", "passes", events)
-            state = train_student(trainer, state, passes, steps, batches, protocol)
-            found = scorer.accuracy(state, test)
-            yield {"network": name, "repeat": repeat, "accuracy": found, "train_images": count, "steps": steps}
+            state = State.of(build(repeat).to(device))
+            for lesson in taught:
+                state = _teach(trainer, state, lesson, protocol, repeat, f"{name}, repeat {repeat + 1}", events)
+            yield {"network": name, "repeat": repeat, "accuracy": scorer.accuracy(state, test), **facts}
+
+
+def images_of(taught: Sequence[Lesson], protocol: Mapping[str, Any]) -> int:
+    """Images of all lessons: the last has those of the lessons before it, unless each has only its own."""
+    counts = [len(lesson.source.labels) for lesson in taught]
+    return sum(counts) if protocol.get("schedule", "at_once") == "new_only" else counts[-1]
+
+
+def _work(lesson: Lesson, learning: Learning) -> tuple[int, int]:
+    """(steps of a lesson, images in them)."""
+    return lesson.steps, lesson.steps * min(learning.batch, len(lesson.source.labels))
+
+
+def _teach(
+    trainer: Trainer,
+    state: State,
+    lesson: Lesson,
+    protocol: Mapping[str, Any],
+    repeat: int,
+    title: str,
+    events: NullEvents | None,
+) -> State:
+    """A student after a lesson; where the optimiser is not carried over, it is at rest before it."""
+    if not protocol.get("carry_optimiser", True):
+        state = State(state.params, state.buffers, zero_velocity(state.params))
+    count, index = len(lesson.source.labels), (repeat, *lesson.index)
+    batches = Batches(trainer.streams, "student_batches", count, trainer.learning.batch, index=index)
+    title = f"{title}, stage {lesson.index[0] + 1}" if lesson.index else title
+    passes = progress(range(-(-lesson.steps // batches.per_pass)), title, "passes", events)
+    return train_student(trainer.on(lesson.source, lesson.lr), state, passes, lesson.steps, batches, protocol)
 
 
 def _builder(
-    network: Mapping[str, Any], shape: tuple[int, int, int], classes: int, streams: Streams
+    network: Mapping[str, Any], shape: tuple[int, int, int], classes: int, streams: Streams, shared: bool
 ) -> Callable[[int], torch.nn.Module]:
     options = {key: value for key, value in network.items() if key != "version"}
 
     def build(repeat: int) -> torch.nn.Module:
-        seed = streams.integer("student", repeat)
+        seed = streams.integer("student", 0 if shared else repeat)
         return networks.build(options, channels=shape[0], size=shape[1], classes=classes, seed=seed)
 
     return build

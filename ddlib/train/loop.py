@@ -11,7 +11,8 @@ image, CutMix with a probability, SGD with momentum and weight decay.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -148,14 +149,34 @@ class Trainer:
             torch.tensor(values, device=self.device).reshape(1, -1, 1, 1) for values in (source.mean, source.std)
         )
         self.autocast = precision == "bf16"
+        # One of six operations a batch: inside, each would have the whole step compiled once more (torch stops at 8).
+        self.augments_outside = learning.augment.dialect == "mtt"
         self.step = compiler(self._step)
+
+    @property
+    def targets(self) -> Tensor:
+        """What images are trained to be: labels int64 [N], or where the source has them soft ones [N, classes]."""
+        soft: Tensor | None = getattr(self.source, "soft", None)
+        return self.source.labels if soft is None else soft
+
+    def on(self, source: Source, lr: float | None = None) -> Trainer:
+        """This trainer, with what it has compiled, on a source like its own and at another rate (None: its own)."""
+        other = copy.copy(self)
+        other.source = source
+        other.learning = self.learning if lr is None else dataclasses.replace(self.learning, lr=lr)
+        return other
+
+    def _augmented(self, x: Tensor, draws: Params, choice: str | None) -> Tensor:
+        """Pixels `x` [n, C, H, W], normalised and augmented."""
+        return self.learning.augment.apply((x - self.mean) / self.std, draws, choice)
 
     def _step(
         self, state: Any, x: Tensor, y: Tensor, draws: Params, mix: Params, choice: str | None, lr: Tensor
     ) -> tuple[Any, Tensor, Tensor]:
         """(params, buffers, velocity), loss 0-d, correct bool [n] after one batch of pixels `x` [n, C, H, W]."""
         params, buffers, velocity = state
-        x = self.learning.augment.apply((x - self.mean) / self.std, draws, choice)
+        if not self.augments_outside:
+            x = self._augmented(x, draws, choice)
         x = cutmix_apply(x, mix["permutation"], mix["box"])
         permuted = y[mix["permutation"]]
 
@@ -166,7 +187,7 @@ class Trainer:
 
         grads, (loss, (logits, buffers)) = torch.func.grad_and_value(loss_of, has_aux=True)(params)
         params, velocity = self.learning.step(params, velocity, grads, lr)
-        return (params, buffers, velocity), loss, logits.argmax(1) == y
+        return (params, buffers, velocity), loss, logits.argmax(1) == (y if y.ndim == 1 else y.argmax(1))
 
     def run(
         self,
@@ -175,10 +196,12 @@ class Trainer:
         index: tuple[int, ...],
         lr_factor: Callable[[int], float] = lambda step: 1.0,
         seen: Callable[[Tensor, Tensor], None] | None = None,
+        rest_at: Collection[int] = (),
     ) -> tuple[State, Totals]:
         """Train on `batches` (indices into the source). `index` keys the draws; `lr_factor(i)` scales batch i's rate.
 
-        `seen(indices, correct)` is told which images were classified right, batch by batch.
+        `seen(indices, correct)` is told which images were classified right, batch by batch. Before the batches in
+        `rest_at` the optimiser is put at rest.
         """
         order, places = self._indices(batches)
         draws, mixes, choices = self._draws(len(batches), index)
@@ -192,8 +215,13 @@ class Trainer:
             if n < self.learning.batch:
                 permutation = mix["permutation"]
                 mix["permutation"] = permutation[torch.nonzero(permutation < n).flatten()]
-            x, y = self.source.pixels(chosen), self.source.labels[chosen]
-            moved, loss, correct = self.step(moved, x, y, draw, mix, choices[step], rates[step])
+            if step in rest_at:
+                moved = (*moved[:2], AT_REST[self.learning.optimiser](moved[0]))
+            x, y = self.source.pixels(chosen), self.targets[chosen]
+            choice = choices[step]
+            if self.augments_outside:
+                x, draw, choice = self._augmented(x, draw, choice), {}, None
+            moved, loss, correct = self.step(moved, x, y, draw, mix, choice, rates[step])
             loss_sum = loss_sum + loss.detach() * n
             correct_sum = correct_sum + correct.sum()
             if seen is not None:

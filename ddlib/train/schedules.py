@@ -23,9 +23,10 @@ def multistep_factor(epoch: int, epochs: int, factor: float = 0.2) -> float:
     return factor ** sum(epoch >= milestone for milestone in (2 * epochs // 3, 5 * epochs // 6))
 
 
-def decayed(position: int, total: int, decay_at: Sequence[float], factor: float) -> float:
+def decayed(position: int, total: int, decay_at: Sequence[float], factor: float, delay: int = 0) -> float:
     """Share of the first learning rate at `position` of `total` (epochs or steps): times `factor` at each share passed.
 
-    The general form of :func:`multistep_factor`: milestones are floor(share * total).
+    The general form of :func:`multistep_factor`: milestones are floor(share * total) + delay. Students of MTT and
+    PDD train E + 1 epochs (E even), and their rate falls after epoch index E//2 + 1: a share of 0.5, a delay of 2.
     """
-    return float(factor ** sum(position >= int(share * total + 1e-9) for share in decay_at))
+    return float(factor ** sum(position >= int(share * total + 1e-9) + delay for share in decay_at))

@@ -19,7 +19,7 @@ sys.path.insert(0, os.path.dirname(workflow.basedir))
 from ddlib import project
 from ddlib.config import ConfigError
 from ddlib.guard import disagreement, refusal
-from ddlib.paths import MANIFESTS, VIEW, leading
+from ddlib.paths import MANIFESTS
 
 
 def load_plan():
@@ -99,16 +99,19 @@ def train_of(dataset):
     return f"results/data/{dataset}/train.json"
 
 
+def merge_inputs(wildcards):
+    """The parts of a set, and the data where their whitening is to be stored with it."""
+    names = dict(wildcards)
+    dataset = PLAN.experiments[names["experiment"]]["dataset"]
+    parts = [f"{stem}.json" for stem in PLAN.phases(names["experiment"], names["ipc"], names["seed"])]
+    whitened = "whitening" in PLAN.config["datasets"][dataset]
+    return {"parts": parts, **({"data": train_of(dataset)} if whitened else {})}
+
+
 def condense_inputs(wildcards):
-    """Real images, and the view with the pool it looks at where the experiment starts from one."""
-    entry = PLAN.experiments[wildcards.experiment]
-    inputs = {"train": train_of(entry["dataset"])}
-    if entry["pool"]:
-        inputs["selection"] = f"{VIEW.format(**dict(wildcards), ipc=leading(wildcards.per))}.json"
-        inputs["blocks"] = PLAN.members(wildcards.experiment)
-    if masks := PLAN.masks(wildcards.experiment, leading(wildcards.per), wildcards.seed):
-        inputs["masks"] = masks
-    return inputs
+    """Real images, the view with the networks it looks at, masks, and the parts of the stages before."""
+    names = {key: value for key, value in dict(wildcards).items() if key != "phase"}
+    return PLAN.condense_inputs(**names)
 
 
 def evaluate_inputs(wildcards):

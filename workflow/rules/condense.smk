@@ -19,19 +19,59 @@ rule condense:
         spec=spec_of("condense"),
         selection=lambda w, input: f"--selection {input.selection}" if "selection" in input.keys() else "",
         masks=lambda w, input: f"--masks {input.masks}" if "masks" in input.keys() else "",
+        earlier=lambda w, input: f"--earlier {input.earlier}" if "earlier" in input.keys() else "",
     shell:
         "python -m ddlib.jobs.condense --spec {params.spec:q} --machine {resources.machine:q} --gpus {resources.gpu}"
-        " --train {input.train:q} {params.selection} {params.masks} --output {output.manifest:q} --run {output.run:q} 2>&1 | tee {log:q}"
+        " --train {input.train:q} {params.selection} {params.masks} {params.earlier} --output {output.manifest:q} --run {output.run:q} 2>&1 | tee {log:q}"
+
+
+# Progressive distillation: networks trained on the stages before, and which of their checkpoints a stage starts from.
+rule condition:
+    input:
+        unpack(guarded("condition", lambda w: PLAN.condition_inputs(**dict(w)))),
+    output:
+        manifest="results/condensed/{experiment}/per{per}/seed{seed}/stage{stage}/from/block{block}.json",
+        run="results/condensed/{experiment}/per{per}/seed{seed}/stage{stage}/from/block{block}.run.json",
+    log:
+        "results/logs/condition/{experiment}/per{per}/seed{seed}/stage{stage}/block{block}.log",
+    conda:
+        "../../envs/ddlib.yaml"
+    threads: THREADS
+    resources:
+        gpu=1,
+        machine=MACHINE,
+        mem_mb=8000,
+        runtime=24 * 60,
+    params:
+        spec=spec_of("condition"),
+        before=lambda w, input: f"--before {input.before}" if "before" in input.keys() else "",
+    shell:
+        "python -m ddlib.jobs.condition --spec {params.spec:q} --machine {resources.machine:q} --gpus {resources.gpu}"
+        " --train {input.train:q} --earlier {input.earlier:q} {params.before} --output {output.manifest:q}"
+        " --run {output.run:q} 2>&1 | tee {log:q}"
+
+
+rule select_conditioned:
+    input:
+        unpack(guarded("select_conditioned", lambda w: {"blocks": PLAN.conditioned(**dict(w))})),
+    output:
+        manifest="results/condensed/{experiment}/per{per}/seed{seed}/stage{stage}/from/selection.json",
+        table="results/condensed/{experiment}/per{per}/seed{seed}/stage{stage}/from/selection.csv",
+    log:
+        "results/logs/select_conditioned/{experiment}/per{per}/seed{seed}/stage{stage}.log",
+    localrule: True
+    conda:
+        "../../envs/ddlib.yaml"
+    params:
+        spec=spec_of("select_conditioned"),
+    shell:
+        "python -m ddlib.jobs.select_view --spec {params.spec:q} --blocks {input.blocks:q}"
+        " --table {output.table:q} --output {output.manifest:q} 2>&1 | tee {log:q}"
 
 
 rule merge:
     input:
-        unpack(
-            guarded(
-                "merge",
-                lambda w: {"parts": [f"{stem}.json" for stem in PLAN.phases(w.experiment, w.ipc, w.seed)]},
-            )
-        ),
+        unpack(guarded("merge", merge_inputs)),
     output:
         card="results/sets/{experiment}/ipc{ipc}/seed{seed}/{at}card.json",
         tensors="results/sets/{experiment}/ipc{ipc}/seed{seed}/{at}set.safetensors",
@@ -48,6 +88,7 @@ rule merge:
         "../../envs/ddlib.yaml"
     params:
         spec=spec_of("merge"),
+        data=lambda w, input: f"--data {input.data}" if "data" in input.keys() else "",
     shell:
-        "python -m ddlib.jobs.merge --spec {params.spec:q} --parts {input.parts:q} --tensors {output.tensors:q}"
+        "python -m ddlib.jobs.merge --spec {params.spec:q} --parts {input.parts:q} {params.data} --tensors {output.tensors:q}"
         " --preview {output.preview:q} --output {output.card:q} 2>&1 | tee {log:q}"

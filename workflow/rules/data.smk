@@ -9,6 +9,7 @@ rule prepare_data:
         "results/logs/prepare_data/{dataset}.log",
     conda:
         "../../envs/ddlib.yaml"
+    threads: lambda w: THREADS if "whitening" in PLAN.config["datasets"][w.dataset] else 1
     resources:
         machine=MACHINE,
         mem_mb=4000,

@@ -1,0 +1,89 @@
+"""What `progressive: {base, stages, ...}` of an experiment means, and what is wrong with it.
+
+Progressive distillation (PDD, arXiv 2310.06982) is a base method run stage after stage: each makes `ipc / stages` new
+images per class, with those of the earlier stages fixed and networks conditioned on them. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from . import presets, registry
+from .pool_settings import kept_epochs, training
+from .registry import nearest
+from .settings import settings_problems
+
+
+def method_of(entry: Mapping[str, Any]) -> str:
+    """The method an experiment of config.yaml runs: its own, or the base of its stages."""
+    return str(entry["progressive"]["base"] if "progressive" in entry else entry["method"])
+
+
+def name_of(entry: Mapping[str, Any]) -> str:
+    """The method as tables name it: pdd_x for stages of x."""
+    return f"pdd_{entry['method']}" if entry.get("stages", 1) > 1 else str(entry["method"])
+
+
+def condition(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """How networks are trained on the earlier stages: the base's preset, the experiment's own settings over it."""
+    given = entry["progressive"]
+    preset = presets.CONDITION.get(given["base"], presets.CONDITION["default"])
+    return {**preset, **given.get("condition", {})}
+
+
+def kept(pool: Mapping[str, Any] | None) -> list[int]:
+    """The epochs whose snapshots conditioned members keep: those of the pool, or theirs before any real data."""
+    return kept_epochs(pool.get("snapshots", "all"), training(pool, 0)["epochs"]) if pool else [0]
+
+
+def problems(where: str, entry: Mapping[str, Any], pools: Mapping[str, Any]) -> list[str]:
+    """What is wrong with an experiment's stages (or with having both a method and stages, or neither). `pools`: those
+    nothing is wrong with."""
+    if ("method" in entry) is ("progressive" in entry):
+        both = "both" if "method" in entry else "neither"
+        return [f"{where}: it has {both} of `method` and `progressive` (stages of a base method): give one of the two"]
+    if "progressive" not in entry:
+        return []
+    given = entry["progressive"]
+    facts = registry.METHODS[given["base"]].facts if given["base"] in registry.METHODS else None
+    if facts is None or not facts.get("network"):
+        bases = [name for name, method in registry.METHODS.items() if method.facts.get("network")]
+        return [
+            f"{where}.progressive.base: {given['base']!r} is no method with stages; {nearest(given['base'], bases)}"
+        ]
+    found = _stages(where, entry, given["stages"])
+    preset = presets.CONDITION.get(given["base"], presets.CONDITION["default"])
+    found += settings_problems(f"{where}.progressive.condition", given.get("condition", {}), preset)
+    if "budget" in entry:
+        found.append(f"{where}.budget: the stages of several ipc are not the same images: give `ipc` instead")
+    if entry.get("evaluate_at"):
+        found.append(f"{where}.evaluate_at: snapshots are taken of methods without stages; leave it out")
+    if isinstance(entry.get("masks"), dict):
+        found.append(f"{where}.masks: the stages of every ipc use one mask set: give its name")
+    if isinstance((entry.get("view") or {}).get("windows"), str):
+        found.append(f"{where}.view.windows: windows by ipc are of methods without stages; give numbers")
+    return found + _networks(where, entry, pools)
+
+
+def _stages(where: str, entry: Mapping[str, Any], stages: int) -> list[str]:
+    found = []
+    for ipc in entry.get("ipc", []):
+        if stages > ipc:
+            found.append(f"{where}.progressive.stages: {stages} stages are more than {ipc} images per class")
+        elif ipc % stages:
+            fits = [n for n in range(1, ipc + 1) if ipc % n == 0]
+            found.append(f"{where}.progressive.stages: {stages} does not divide ipc {ipc}; {ipc} takes {fits} stages")
+    return found
+
+
+def _networks(where: str, entry: Mapping[str, Any], pools: Mapping[str, Any]) -> list[str]:
+    given, pool = entry["progressive"], entry.get("pool")
+    if "members" in given and pool is not None:
+        return [f"{where}.progressive.members: the networks are those of the pool; its view says how many"]
+    if pool is not None and pool in pools and 0 not in (epochs := kept(pools[pool])):
+        return [
+            f"{where}.pool: stages train on from the pool's networks before any real data; {pool} keeps epochs "
+            f"{epochs[0]}-{epochs[-1]}, not 0: add it to its snapshots"
+        ]
+    return []

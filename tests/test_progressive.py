@@ -1,0 +1,278 @@
+"""Stages over any method: one contract for PDD(x) over every x that learns, and what a configuration may ask."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small import LEARNING as STUDENT
+from small import NETWORK, TRAINING, digits, problem, recipe
+from test_methods import LEARNING, Fragile, KilledError, as_set, run, same
+from tiny import CONFIG
+
+from ddlib import project, registry
+from ddlib.artifacts import load_tensors, sha256_file
+from ddlib.config import ConfigError, read, resolve
+from ddlib.events import NullEvents
+from ddlib.methods.driver import Condensed, condense
+from ddlib.methods.recipe import Problem
+from ddlib.objectives.matching import interleaved, newest
+from ddlib.paths import MANIFESTS
+from ddlib.plan import Plan
+from ddlib.pool.condition import ConditionedMember, Conditioning
+from ddlib.pool.draw import Fresh
+from ddlib.sets.synthetic import SyntheticSet, merge
+from ddlib.streams import Streams
+from ddlib.train.loop import State
+
+GOLDEN = Path(__file__).parent / "golden"
+CONDITION = {**STUDENT, "epochs": 1, "steps": 0, "decay_at": [2 / 3], "decay_factor": 0.2}
+
+
+def stage(method: str, before: SyntheticSet | None, **over: Any) -> Problem:
+    """What the next stage after `before` is asked."""
+    number = 0 if before is None else len(set(before.stage.tolist()))
+    classes = range(4 if registry.METHODS[method].facts.get("partitionable", True) else 10)
+    asked = dataclasses.replace(problem(classes, stage=number), frozen=before, condition=CONDITION)
+    return dataclasses.replace(asked, **over)
+
+
+def set_of(method: str, asked: Problem) -> SyntheticSet:
+    return staged_set(run(method, asked), asked)
+
+
+def staged_set(made: Condensed, asked: Problem) -> SyntheticSet:
+    """As the condense job makes it of a phase of a stage."""
+    step = made.learned.get("step_size")
+    own = as_set(made, asked, 1)
+    stage = torch.full_like(own.labels, asked.stage)
+    return dataclasses.replace(own, stage=stage, step_size=None if step is None else step.reshape(1))
+
+
+def stages(method: str, many: int) -> SyntheticSet:
+    """That many stages, one after the other, of all classes."""
+    held: SyntheticSet | None = None
+    for _ in range(many):
+        new = set_of(method, stage(method, held))
+        held = new if held is None else merge([held, new])
+    assert held is not None
+    return held
+
+
+# ---- the contract --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", LEARNING)
+def test_a_stage_moves_new_images_and_leaves_the_earlier_ones_bit_for_bit(method: str) -> None:
+    first = stages(method, 1)
+    kept = first.images.clone()
+    asked = stage(method, first)
+    made = run(method, asked)
+    assert torch.equal(first.images, kept)
+    assert made.images.shape == first.images.shape, "only the new ones are learned"
+    assert ((made.images - made.initial["images"]).abs().amax((1, 2, 3)) > 0).all()
+    assert not any(torch.equal(new, old) for new, old in zip(made.images, first.images, strict=True))
+    both = merge([first, staged_set(made, asked)])
+    assert torch.equal(both.upto(0).images, first.images)
+    assert both.stage.tolist() == [0] * len(kept) + [1] * len(kept)
+
+
+@pytest.mark.parametrize("method", LEARNING)
+def test_every_stage_depends_on_the_ones_before(method: str) -> None:
+    first = stages(method, 1)
+    other = dataclasses.replace(first, images=first.images.flip(3))
+    one, two = (run(method, stage(method, before)).images for before in (first, other))
+    assert not torch.equal(one, two)
+
+
+@pytest.mark.parametrize("method", LEARNING)
+def test_a_stage_killed_anywhere_ends_with_the_same_bytes(tmp_path: Path, method: str) -> None:
+    asked = stage(method, stages(method, 1))
+    plan, whole = recipe(method, asked), run(method, asked)
+    assert plan.objective is not None
+    for step in range(plan.outer_iterations * plan.objective.inner_steps + 1):
+        with pytest.raises(KilledError):
+            condense(recipe(method, asked), asked, (), Fragile(tmp_path / str(step), step))
+        resumed = condense(recipe(method, asked), asked, (), Fragile(tmp_path / str(step), 10**6))
+        assert same(resumed, whole), f"killed after step {step}"
+
+
+@pytest.mark.parametrize("method", LEARNING)
+def test_class_phases_of_a_stage_merged_equal_one_phase(method: str) -> None:
+    if not recipe(method, stage(method, None)).partitionable:
+        pytest.skip("declared not partitionable")
+    first = stages(method, 1)
+    one = set_of(method, stage(method, first))
+    phases = [set_of(method, stage(method, first, classes=classes)) for classes in ([3, 1], [0, 2])]
+    assert torch.equal(merge([first, *phases]).images, merge([first, one]).images)
+
+
+def test_a_stage_of_another_size_is_refused() -> None:
+    first = stages("idc", 1)
+    with pytest.raises(ValueError, match=r"every earlier stage has 3 images per class, as this one: .* not 2"):
+        recipe("idc", stage("idc", first, ipc=3))
+
+
+def test_images_lie_as_published() -> None:
+    """Slots hold [stage 0, stage 1, ..., newest], class by class (golden, the authors' code)."""
+    golden = np.load(GOLDEN / "pdd_union_schedule.npz")
+    classes, many = int(golden["gm_classes"]), int(golden["gm_stages"])
+    new = [torch.from_numpy(golden[f"gm_stage{number}_new"]) for number in range(many)]
+    ipc = len(new[0]) // classes
+    labels = torch.arange(classes).repeat_interleave(ipc)
+    for number in range(1, many):
+        facts: dict[str, Any] = {"mean": (0.0,) * 2, "std": (1.0,) * 2, "class_names": tuple("abc"), "name": "golden"}
+        held = [
+            SyntheticSet(images=new[i], labels=labels, stage=torch.full_like(labels, i), factor=1, **facts)
+            for i in range(number)
+        ]
+        asked = dataclasses.replace(problem(range(classes), ipc=ipc, stage=number), frozen=merge(held))
+        union = interleaved(asked.frozen_images(), new[number].reshape(classes, ipc, 2, 4, 4))
+        assert torch.equal(union.flatten(0, 1), torch.from_numpy(golden[f"gm_stage{number}_union"]))
+        learned = golden[f"gm_stage{number}_trainable_row"].astype(bool)
+        assert torch.equal(newest(union, number + 1), union.flatten(0, 1)[torch.from_numpy(learned)])
+
+
+# ---- conditioned networks ------------------------------------------------------------------------------------------
+
+
+def test_networks_are_conditioned_on_each_union_in_turn() -> None:
+    held = stages("random", 2)
+    net = Fresh(NETWORK, (1, 8, 8), 10, Streams(0, "t")).net
+    training = Conditioning(held, CONDITION, Streams(0, "c"), net, torch.device("cpu"))
+    assert [len(lesson.source.labels) for lesson in training.taught] == [8, 16]
+    state = State.of(net)
+    whole = training(state, 5)
+    one, two = training(state, 5, [0]), training(training(state, 5, [0]), 5, [1])
+    assert equal(two.params, whole.params), "going on from one stage before is the same as starting anew"
+    assert not equal(one.params, state.params)
+    assert not equal(training(state, 6).params, whole.params), "another network sees other draws"
+    assert all((value == 0).all() for value in whole.velocity.values()), "at rest"
+
+
+def test_the_learned_step_size_of_each_stage_is_the_learning_rate() -> None:
+    held = dataclasses.replace(stages("random", 2), step_size=torch.tensor([0.5, 0.25]))
+    net = Fresh(NETWORK, (1, 8, 8), 10, Streams(0, "t")).net
+    given = Streams(0, "c"), net, torch.device("cpu")
+    learned = Conditioning(held, {**CONDITION, "learned_lr": True}, *given)
+    assert [lesson.lr for lesson in learned.taught] == [0.5, 0.25]
+    assert [lesson.lr for lesson in Conditioning(held, CONDITION, *given).taught] == [CONDITION["lr"]] * 2
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in b)
+
+
+def conditioned(folder: Path, number: int, start: Any, training: Any, held: SyntheticSet) -> ConditionedMember:
+    spec = {"network": NETWORK, "training": training, "condition": CONDITION, "seed": 0, "stage": number}
+    spec["snapshots"] = [0, 1] if training else [0]
+    return ConditionedMember(spec, 0, digits(), held, start, folder)
+
+
+@pytest.mark.parametrize("training", [None, TRAINING])
+def test_a_conditioned_member_begins_where_the_one_before_did(tmp_path: Path, training: Any) -> None:
+    held, first = stages("random", 2), tmp_path / "stage1"
+    made = conditioned(first, 1, None, training, held.upto(0)).run(None, NullEvents())
+    assert made["epochs"] == ([0, 1] if training else [0])
+    row = {"file": str(made["files"]["member0/epoch0"]), "sha256": sha256_file(made["files"]["member0/epoch0"])}
+    two = conditioned(tmp_path / "stage2", 2, row, training, held).run(None, NullEvents())
+    before, after = (load_tensors(found["files"]["member0/epoch0"])[0] for found in (made, two))
+    net = Fresh(NETWORK, (1, 8, 8), 10, Streams(0, "t")).net
+    training2 = Conditioning(held, CONDITION, Streams(0, "condition2"), net, torch.device("cpu"))
+    expected = training2(State.from_tensors(before), 0, [1]).params
+    assert equal({f"params/{name}": value for name, value in expected.items()}, after)
+    if training:
+        moved = load_tensors(two["files"]["member0/epoch1"])[0]
+        assert not equal(moved, after), "then it trains on real data"
+
+
+# ---- the plan ------------------------------------------------------------------------------------------------------
+
+
+def staged(base: str = "idc", many: int = 2, ipc: int = 4, **over: Any) -> dict[str, Any]:
+    """The tiny configuration with an experiment `p` in stages."""
+    config = copy.deepcopy(CONFIG)
+    entry = copy.deepcopy(config["experiments"]["b" if "pool" in over else "a"])
+    del entry["method"]
+    progressive = {"base": base, "stages": many, "condition": {"epochs": 1}, **over.pop("progressive", {})}
+    entry |= {"ipc": [ipc], "progressive": progressive, **over}
+    config["experiments"] = {"p": entry}
+    config["suites"] = {"tiny": {"experiments": ["p"]}}
+    return config
+
+
+def plan_of(config: dict[str, Any]) -> Plan:
+    return Plan(resolve(config, read(project.SCHEMA)))
+
+
+def specs(plan: Plan) -> dict[str, Any]:
+    """Manifest -> specification of all that makes the images."""
+    jobs = [job for job in plan.jobs("tiny") if job[0] in ("condense", "condition", "select_conditioned")]
+    found = {MANIFESTS[rule][0].format(**names): plan.spec(rule, names) for rule, names in jobs}
+    return {path: spec for path, spec in found.items() if "/p/" in path}
+
+
+@pytest.mark.parametrize("over", [{}, {"progressive": {"members": 2}}, {"pool": "early"}])
+def test_one_more_stage_reuses_those_that_are_there(over: dict[str, Any]) -> None:
+    two, three = (specs(plan_of(staged("idc", many, 2 * many, **copy.deepcopy(over)))) for many in (2, 3))
+    assert two.items() <= three.items()
+    new = three.keys() - two.keys()
+    assert new
+    assert all("/per2/seed0/stage2/" in path for path in new)
+
+
+def test_a_stage_is_made_from_all_parts_of_those_before() -> None:
+    plan = plan_of(staged(classes_per_phase=5, many=3, ipc=6))
+    given = plan.condense_inputs("p", "2", 0, 2)
+    folder = "results/condensed/p/per2/seed0"
+    assert given["earlier"] == [f"{folder}/stage{s}/phase{c}.json" for s in (0, 1) for c in (0, 1)]
+    assert "earlier" not in plan.condense_inputs("p", "2", 0, 0)
+    assert plan.phases("p", 6, 0)[-1] == f"{folder}/stage2/phase1"
+
+
+def test_conditioned_networks_go_on_from_those_of_the_stage_before() -> None:
+    plan = plan_of(staged(pool="early", many=3, ipc=3))
+    names = {"experiment": "p", "per": "1", "seed": 0, "block": 0}
+    assert plan.condition_inputs(**names, stage=1)["before"] == ["results/pool/early/block0.json"]
+    assert plan.condition_inputs(**names, stage=2)["before"] == [f"{FOLDER}/stage1/from/block0.json"]
+    assert plan.condense_inputs("p", "1", 0, 2)["selection"] == f"{FOLDER}/stage2/from/selection.json"
+
+
+FOLDER = "results/condensed/p/per1/seed0"
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"ipc": 3}, "2 does not divide ipc 3; 3 takes [1, 3] stages"),
+    ({"ipc": 1}, "2 stages are more than 1 images per class"),
+    ({"base": "random"}, "'random' is no method with stages"),
+    ({"base": "idd"}, "did you mean 'idc'?"),
+    ({"method": "idc"}, "both of `method` and `progressive`"),
+    ({"evaluate_at": [1]}, "snapshots are taken of methods without stages"),
+    ({"pool": "early", "progressive": {"members": 2}}, "the networks are those of the pool"),
+    ({"progressive": {"condition": {"epoch": 1}}}, "unknown setting 'epoch'; did you mean 'epochs'?"),
+]
+
+
+@pytest.mark.parametrize(("over", "said"), REFUSED)
+def test_what_cannot_be_staged_is_refused(over: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        plan_of(staged(**copy.deepcopy(over)))
+    assert said in str(refused.value)
+
+
+def test_a_pool_that_forgot_its_beginning_is_refused() -> None:
+    config = staged(pool="early")
+    config["pools"]["early"]["snapshots"] = "last"
+    config["experiments"]["p"]["view"] = {"members": 1, "epochs": [1]}
+    with pytest.raises(ConfigError, match=r"early keeps epochs 1-1, not 0: add it to its snapshots"):
+        plan_of(config)
+
+
+def test_neither_method_nor_stages_is_refused() -> None:
+    config = staged()
+    del config["experiments"]["p"]["progressive"]
+    with pytest.raises(ConfigError, match="neither of `method` and `progressive`"):
+        plan_of(config)
