@@ -12,15 +12,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class Live(TorchDispatchMode):
+class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Within it, the storages made by operations are counted while they live: `bytes` now, `peak` at most.
 
     Views share their storage; what was there before does not count. Eager code only.
     """
 
     def __init__(self) -> None:
-        super().__init__()
-        self.bytes = self.peak = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.bytes: int = 0
+        self.peak: int = 0
         self._known: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -44,11 +45,11 @@ class Live(TorchDispatchMode):
 
 
 def _key(value: Tensor) -> int:
-    return value.untyped_storage()._cdata
+    return int(value.untyped_storage()._cdata)
 
 
 def peak_bytes(call: Callable[[], object]) -> int:
     """The most bytes of tensors that live at once while `call` runs, beside those there were."""
     with Live() as live:
         call()
-    return live.peak
+    return int(live.peak)

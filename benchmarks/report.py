@@ -43,7 +43,8 @@ def text(table: pd.DataFrame) -> str:
     head = f"{first['device']}, {first['threads']} threads, torch {first['torch']}, {compiled}; {first['size']}"
     notes = [
         "seconds: best of the turns; of matching for one class, of network for one step, of inner for the whole.",
-        "x plain: how many times as fast as the plain code in fp32 (trajectory: as the unrolled gradient). Warm-up (compilation) is not in the seconds.",
+        "x plain: how many times as fast as the plain code in fp32 (trajectory: as the unrolled gradient).",
+        "Warm-up (compilation) is not in the seconds.",
     ]
     return "\n".join([head, "", shown.to_string(index=False, na_rep="", float_format="%.4g"), "", *notes])
 

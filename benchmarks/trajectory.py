@@ -106,7 +106,7 @@ def measured(
 
 
 def bytes_of(size: Size, device: str, code: str) -> dict[str, float]:
-    """`live_mb`: alive at once at most; `live_mb_a_step`: of that, what a step more adds; and a network's parameters."""
+    """`live_mb`: alive at once at most; `live_mb_a_step`: what a step more adds to it; and a network's parameters."""
     steps, half = size.student_steps, size.student_steps // 2
     most = {
         many: peak_bytes(calls(dataclasses.replace(size, student_steps=many), device, "never")[code])

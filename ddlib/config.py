@@ -237,6 +237,10 @@ class _Checker:
         facts, defaults = registry.METHODS[name].facts, presets.METHOD_SETTINGS[name]
         source = self.config["datasets"][entry["dataset"]]["source"]
         self.found += settings_problems(f"{where}.settings", settings, defaults["default"])
+        if not facts.get("partitionable", True) and (
+            key := next((k for k in ("classes_per_phase", "budget") if k in entry), "")
+        ):
+            self.found.append(f"{where}.{key}: {name} learns all its images together: leave it out (ipc for budget)")
         if facts["network"] and "network" not in entry:
             self.found.append(f"{where}: key 'network' is missing: {name} needs a network")
         elif "network" in entry:

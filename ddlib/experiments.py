@@ -40,6 +40,7 @@ class Experiments:
             if "progressive" in entry:
                 full["stages"], full["condition"] = entry["progressive"]["stages"], progressive.condition(entry)
                 full["conditioned"] = entry["progressive"].get("members", 0)
+                full["discard"] = progressive.discarding(entry)
             full["settings"] = self._settings(entry)
             # What was learned with soft labels is to be used with them.
             full.setdefault("labels", ["hard" if full["settings"].get("soft_labels", "none") == "none" else "own"])

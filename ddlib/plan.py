@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from . import presets
+from . import published
 from .paths import (
     BLOCK,
     CONDITIONED,
@@ -25,10 +25,8 @@ from .paths import (
     per,
     phase_stems,
 )
-from .pool_settings import training, view_for
 from .progressive import name_of
 from .registry import versions
-from .settings import method_settings
 from .specs import MASKS_A_CHUNK, Spec, Specs
 
 
@@ -91,47 +89,17 @@ class Plan(Specs):
             "phases": 0 if entry["method"] == "whole" else entry["phases"],
             **({"stages": entry["stages"], "blocks": len(self._blocks(name))} if entry["stages"] > 1 else {}),
             "outer": entry["settings"].get("outer_iterations", 0),
-            "as_published": self._as_published(entry),
+            "as_published": published.protocols(self.config, entry),
             **({"budget": entry["ipc"]} if entry["shared"] else {}),
             "pool_runs": [f"{path.removesuffix('.json')}.run.json" for path in self.members(name)],
         }
 
-    def _as_published(self, entry: Mapping[str, Any]) -> list[str]:
-        """The protocols under which an experiment may stand beside the paper's number: the paper's own, untouched,
-        if its settings are the preset (but for factor, init and the number of outer iterations, which name a variant
-        that ddlib/published.csv tells apart) and it starts from what the paper starts from."""
-        if entry["method"] not in presets.METHOD_SETTINGS:
-            return []
-        source = self.config["datasets"][entry["dataset"]]["source"]
-        preset = method_settings(entry["method"], source, {})
-        variant = ("factor", "init", "outer_iterations")
-        same = all(entry["settings"].get(key) == value for key, value in preset.items() if key not in variant)
-        untouched = [name for name, given in self.config["protocols"].items() if given == {"recipe": name}]
-        return untouched if same and self._start(entry) == presets.PUBLISHED_STARTS.get(entry["method"]) else []
-
     def assumed(self, suite: str) -> list[str]:
         """A line for every experiment of a suite that stands on settings published for other cells than its own."""
-        found = []
-        for name in self.suites[suite]["experiments"]:
-            entry = self.experiments[name]
-            known = presets.ASSUMED.get(entry["method"])
-            if known is None or self._start(entry) != presets.PUBLISHED_STARTS[entry["method"]]:
-                continue
-            there = known["known"].get(self.config["datasets"][entry["dataset"]]["source"], ())
-            if cells := [str(ipc) for ipc in entry["ipc"] if ipc not in there]:
-                found.append(f"{name} at ipc {', '.join(cells)}: assumed: {known['what']}")
-        return found
-
-    def _start(self, entry: Mapping[str, Any]) -> Spec | None:
-        """What the networks of an experiment's outer iterations are (None: new ones)."""
-        if entry["pool"] is None:
-            return None
-        pool, masks = self.config["pools"][entry["pool"]], entry["masks"]
-        return {
-            "training": training(pool, 0) if not pool.get("diversity") else None,
-            "view": view_for(entry["view"], entry["ipc"][0]),
-            "masks": self._sparse(masks) if isinstance(masks, str) else masks,
-        }
+        lines = (
+            published.assumed(self.config, name, self.experiments[name]) for name in self.suites[suite]["experiments"]
+        )
+        return [line for line in lines if line]
 
     def cells(self, suite: str) -> list[Cell]:
         """Every evaluation job of a suite, baselines included."""
@@ -177,6 +145,9 @@ class Plan(Specs):
             inputs["masks"] = masks
         if parts := self.earlier(**names):
             inputs["earlier"] = parts
+        if discard := entry.get("discard"):
+            block = discard["member"] // self.config["pools"][discard["pool"]].get("members_per_block", 1)
+            inputs["events"] = f"{BLOCK.format(pool=discard['pool'], block=block)}.json"
         return inputs
 
     def condition_inputs(
@@ -231,6 +202,9 @@ class Plan(Specs):
                 add("train_block", pool=entry["pool"], block=block)
             condensed = self.per(cell.experiment, cell.ipc)
             ipc = leading(condensed)
+            if discard := entry.get("discard"):
+                per_block = self.config["pools"][discard["pool"]].get("members_per_block", 1)
+                add("train_block", pool=discard["pool"], block=discard["member"] // per_block)
             if entry["pool"]:
                 add("select_view", **names, ipc=ipc)
             for chunk in range(len(self.masks(cell.experiment, ipc, cell.seed))):

@@ -52,8 +52,8 @@ _ACC_DD: dict[str, Any] = {
 # Drop2Sparse: IEEE TCSVT 2025; DingFong/Drop2Sparse @ 139e1bb. IDC's settings; 5x, 10x, 20x as in its abstract.
 _DROP2SPARSE: dict[str, Any] = {**_IDC, "speedup": 1}
 
-# MTT: Cazenavette et al., CVPR 2022, arXiv 2203.11932; GeorgeCazenavette/mtt-distillation @ 50dccea. What depends on the
-# images per class is in MTT_BY_IPC; here is CIFAR-10 at ipc 10.
+# MTT: Cazenavette et al., CVPR 2022, arXiv 2203.11932; GeorgeCazenavette/mtt-distillation @ 50dccea. What depends on
+# the images per class is in MTT_BY_IPC; here is CIFAR-10 at ipc 10.
 _MTT: dict[str, Any] = {
     "init": "random",
     "outer_iterations": 5000,
@@ -67,7 +67,7 @@ _MTT: dict[str, Any] = {
     "step_size_as": "raw",  # raw | positive: its logarithm is learned, with a first step of the same size
     "augment": "color_crop_cutout_flip_scale_rotate",
     "dialect": "mtt",
-    "engine": "adjoint",  # adjoint | unroll | truncated: how the gradient is computed (truncated: TESLA's approximation)
+    "engine": "adjoint",  # adjoint | unroll | truncated (TESLA's approximation): how the gradient is computed
     "soft_labels": "none",  # none | expert: labels are what each iteration's expert says (TESLA)
 }
 
@@ -83,8 +83,8 @@ def _mtt(
     return {"settings": settings, "view": view, "whitening": "zca" if zca else "none"}
 
 
-# MTT's published settings by data source and ipc. README's table is an image with misprints: image_lr of CIFAR-10 at ipc
-# 10 (there 1e5) is what its author names in issue 31.
+# MTT's published settings by data source and ipc. README's table is an image with misprints: image_lr of CIFAR-10 at
+# ipc 10 (there 1e5) is what its author names in issue 31.
 MTT_BY_IPC: dict[str, dict[int, dict[str, Any]]] = {
     "cifar10": {
         1: _mtt(50, 2, 2, True, 1e2, 1e-7, 0.01),
@@ -111,8 +111,9 @@ _DIGITS: dict[str, Any] = {
 
 # ours
 _MTT_DIGITS: dict[str, Any] = {
-    "outer_iterations": 100,
-    "student_steps": 10,
+    "outer_iterations": 60,
+    "student_steps": 20,
+    "image_lr": 30.0,
     "step_size": 0.02,
     "step_size_as": "positive",
     "augment": "color_crop_cutout_scale_rotate",
@@ -185,6 +186,36 @@ POOL_TRAINING: dict[str, dict[str, Any]] = {
 # `snapshots: early` keeps epochs 0 to this one (Acc-DD starts from epoch 2 or 10).
 EARLY_EPOCHS = 10
 
+# PDD's, over MTT and over IDC: five stages, so many images per class in all.
+_PDD_MTT: dict[str, dict[int, dict[str, Any]]] = {
+    "cifar10": {10: _mtt(50, 2, 5, True, 1e3, 1e-7, 0.01), 50: _mtt(30, 2, 15, True, 1e3, 1e-5, 0.01)},
+    "cifar100": {10: _mtt(20, 3, 20, True, 1e3, 1e-5, 0.01), 50: _mtt(20, 2, 20, True, 1e3, 1e-5, 0.01, 512)},
+}
+
+
+def _cells(rows: dict[str, dict[int, dict[str, Any]]]) -> dict[str, dict[int, dict[str, Any]]]:
+    """Rows of MTT's kind with what they start from."""
+    training = POOL_TRAINING["mtt"]
+    return {
+        source: {
+            ipc: {**row, "start": {"training": training, "view": row["view"], "masks": None}}
+            for ipc, row in by_ipc.items()
+        }
+        for source, by_ipc in rows.items()
+    }
+
+
+# Methods whose published settings depend on the images per class: name, as tables have it -> source -> ipc -> cell.
+_PDD_IDC: dict[str, Any] = {"settings": {}, "whitening": "none", "start": None}
+PUBLISHED_CELLS: dict[str, dict[str, dict[int, dict[str, Any]]]] = {
+    "mtt": _cells(MTT_BY_IPC),
+    "pdd_mtt": _cells(_PDD_MTT),
+    "pdd_idc": {source: dict.fromkeys((10, 50), _PDD_IDC) for source in ("cifar10", "cifar100")},
+}
+
+# Forgettings of real images from one stage of a progressive distillation to the next (PDD's code, before 67cfe52).
+FORGETTING_INTERVAL = 10
+
 # Windows of accuracy by ipc, for views. `best_by_ipc`: where IDC from dense pretrained networks on CIFAR-10 was best,
 # read off the figure "pre-trained stage" in the README of Drop2Sparse (its intervals are open above, ours closed).
 WINDOWS: dict[str, dict[int, tuple[float, float]]] = {
@@ -236,9 +267,9 @@ _STUDENT: dict[str, Any] = {
     "repeats": 3,
 }
 
-# How networks are trained on the earlier stages of a progressive distillation, on each union in turn: Chen et al., "Data
-# Distillation Can Be Like Vodka", 2023, arXiv 2310.06982; VITA-Group/ProgressiveDD @ 844fa9a (distill_idc.py: 200 epochs
-# of IDC's students; distill_mtt.py: its evaluation, at the step size learned with the stage).
+# How networks are trained on the earlier stages of a progressive distillation, on each union in turn: Chen et al.,
+# "Data Distillation Can Be Like Vodka", 2023, arXiv 2310.06982; VITA-Group/ProgressiveDD @ 844fa9a (distill_idc.py: 200
+# epochs of IDC's students; distill_mtt.py: its evaluation, at the step size learned with the stage).
 _CONDITION: dict[str, Any] = {**{key: value for key, value in _STUDENT.items() if key != "repeats"}, "steps": 0}
 CONDITION: dict[str, dict[str, Any]] = {
     "default": {**_CONDITION, "epochs": 200},

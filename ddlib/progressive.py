@@ -32,9 +32,33 @@ def condition(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {**preset, **given.get("condition", {})}
 
 
-def kept(pool: Mapping[str, Any] | None) -> list[int]:
-    """The epochs whose snapshots conditioned members keep: those of the pool, or theirs before any real data."""
-    return kept_epochs(pool.get("snapshots", "all"), training(pool, 0)["epochs"]) if pool else [0]
+def discarding(entry: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Which real images each stage is made from, by how often a member of a pool forgot them (None: all of them)."""
+    given = entry["progressive"].get("discard")
+    return given and {"member": 0, "interval": presets.FORGETTING_INTERVAL, **given}
+
+
+def forgotten(entry: Mapping[str, Any], stage: int) -> dict[str, Any]:
+    """The forgetting counts of a stage's real images: from `low` on, and below `high` but for the last stage; `of`:
+    whether all of a stage's images are chosen so, or only those it begins with."""
+    interval, last = entry["discard"]["interval"], stage == entry["stages"] - 1
+    of = registry.METHODS[entry["method"]].facts.get("discards", "all")
+    low, high = interval * stage, None if last else interval * (stage + 1)
+    return {"low": low, "high": high, "member": entry["discard"]["member"], "of": of}
+
+
+def kept(pool: Mapping[str, Any] | None, view: Mapping[str, Any] | None = None) -> list[int]:
+    """The epochs whose snapshots conditioned members keep: their networks before any real data, and those of the pool
+    that the view can choose."""
+    if not pool:
+        return [0]
+    epochs = kept_epochs(pool.get("snapshots", "all"), training(pool, 0)["epochs"])
+    if view is None or "metric" in view:
+        return epochs
+    starts = range(view["start_below"]) if "start_below" in view else view.get("epochs", epochs)
+    ahead = view.get("horizon", 0)
+    wanted = {0, *starts, *(epoch + ahead for epoch in starts)}
+    return [epoch for epoch in epochs if epoch in wanted]
 
 
 def problems(where: str, entry: Mapping[str, Any], pools: Mapping[str, Any]) -> list[str]:
@@ -59,6 +83,8 @@ def problems(where: str, entry: Mapping[str, Any], pools: Mapping[str, Any]) -> 
         found.append(f"{where}.budget: the stages of several ipc are not the same images: give `ipc` instead")
     if entry.get("evaluate_at"):
         found.append(f"{where}.evaluate_at: snapshots are taken of methods without stages; leave it out")
+    if pool := given.get("discard", {}).get("pool"):
+        found += _discard(f"{where}.progressive.discard.pool", entry, pool, pools)
     if isinstance(entry.get("masks"), dict):
         found.append(f"{where}.masks: the stages of every ipc use one mask set: give its name")
     if isinstance((entry.get("view") or {}).get("windows"), str):
@@ -75,6 +101,17 @@ def _stages(where: str, entry: Mapping[str, Any], stages: int) -> list[str]:
             fits = [n for n in range(1, ipc + 1) if ipc % n == 0]
             found.append(f"{where}.progressive.stages: {stages} does not divide ipc {ipc}; {ipc} takes {fits} stages")
     return found
+
+
+def _discard(where: str, entry: Mapping[str, Any], name: str, pools: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the pool that says how often images are forgotten."""
+    if name not in pools:
+        return [f"{where}: no (sound) pool is called {name!r}; {nearest(name, pools)}"]
+    if pools[name]["dataset"] != entry["dataset"]:
+        return [f"{where}: the images of {name} are those of {pools[name]['dataset']}, not {entry['dataset']}"]
+    if not training(pools[name], 0)["record_events"]:
+        return [f"{where}: {name} does not count what it forgets: set record_events in its training"]
+    return []
 
 
 def _networks(where: str, entry: Mapping[str, Any], pools: Mapping[str, Any]) -> list[str]:

@@ -69,7 +69,8 @@ NETWORKS: dict[str, Entry] = {
 }
 
 # `parts`: the shared components a method's condensation uses; `network`, `pool`, `masks`: whether it needs one;
-# `horizon`: its view needs one; `partitionable` (or so if it is not said): classes, and budgets, in jobs of their own.
+# `horizon`: its view needs one; `discards`: what of the real images stages with `discard` choose (all, initial);
+# `partitionable` (or so if it is not said): classes, and budgets, in jobs of their own.
 _MATCHING = ("streams", "packing", "augment", "gradient", "optim", "train", "driver")
 METHODS: dict[str, Entry] = {
     "idc": Entry("ddlib.methods.idc:recipe", facts={"parts": _MATCHING, "network": True, "pool": "optional"}),
@@ -87,6 +88,7 @@ METHODS: dict[str, Entry] = {
             "network": True,
             "pool": "required",
             "horizon": True,
+            "discards": "initial",
             "partitionable": False,
         },
     ),

@@ -109,6 +109,7 @@ class Specs(Experiments):
         return {
             **sparse,
             **({"condition": trained} if trained else {}),
+            **({"discard": progressive.forgotten(entry, int(stage))} if entry.get("discard") else {}),
             "method": entry["method"],
             "dataset": self.dataset(entry["dataset"]),
             "network": self.network(entry["network"]) if entry["network"] else None,
@@ -145,7 +146,7 @@ class Specs(Experiments):
         place = {"stage": int(stage), "ipc": int(per), "seed": int(seed)}
         used = {**own["versions"], **versions("augment", "train", "condition")}
         condition = self._labels_kept(dict(entry["condition"]), entry["dataset"])
-        trained = {"condition": condition, "snapshots": progressive.kept(pool), "versions": used}
+        trained = {"condition": condition, "snapshots": progressive.kept(pool, entry["view"]), "versions": used}
         return {**own, **place, **trained}
 
     def _select_conditioned(self, experiment: str, per: str, seed: str | int, stage: str | int) -> Spec:

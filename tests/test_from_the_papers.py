@@ -51,6 +51,14 @@ COMMANDS = {
         "--buffer_path={path_to_buffer_storage} --data_path={path_to_dataset}",
         "python buffer_mtt.py --dataset=CIFAR10 --model=ConvNet --train_epochs=50 --num_experts=100 --zca "
         "--data_path=data",
+        "python distill.py --dataset=CIFAR10 --ipc=10 --syn_steps=30 --expert_epochs=2 --max_start_epoch=20 --zca "
+        "--lr_img=100 --lr_lr=1e-05 --lr_teacher=0.001 --buffer_path={path_to_buffer_storage} "
+        "--data_path={path_to_dataset}",
+    ],
+    "PDD": [
+        "python distill_mtt.py --dataset=CIFAR10 --ipc=2 --num_intervals=5 --syn_steps=50 --expert_epochs=2 "
+        "--max_start_epoch=5 --zca --lr_img=1000 --lr_lr=1e-07 --lr_teacher=0.01 --batch_syn=20",
+        "python distill_idc.py --reproduce -d cifar10 -f 2 --ipc 2 --niter 2000",
     ],
 }
 # The options of the parsers (argument.py): of all three, and those two of them add.

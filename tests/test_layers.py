@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("attempts", "checkpoints", "devices", "guard", "settings", "tables", "view_settings"),
     ("pool_settings",),
     ("progressive",),
-    ("experiments",),
+    ("experiments", "published"),
     ("events", "run_facts", "specs", "config"),
     ("progress", "importer", "plan"),
     ("project", "todo", "disk"),

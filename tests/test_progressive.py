@@ -276,3 +276,61 @@ def test_neither_method_nor_stages_is_refused() -> None:
     del config["experiments"]["p"]["progressive"]
     with pytest.raises(ConfigError, match="neither of `method` and `progressive`"):
         plan_of(config)
+
+
+# ---- easy examples left out ----------------------------------------------------------------------------------------
+
+
+def discarding(base: str = "idc", **over: Any) -> dict[str, Any]:
+    """Stages made from images that a member of a pool forgot ever more often."""
+    config = staged(base, 3, 6, progressive={"discard": {"pool": "counted", "interval": 2, **over}})
+    counted = {"dataset": "digits", "network": "small", "training": {"epochs": 2, "record_events": True}}
+    config["pools"]["counted"] = counted | {"members_per_block": 2}
+    return config
+
+
+def test_later_stages_are_made_from_what_is_forgotten_more_often() -> None:
+    plan = plan_of(discarding(member=3))
+    asked = [
+        plan.spec("condense", {"experiment": "p", "per": "2", "seed": 0, "stage": s, "phase": 0}) for s in range(3)
+    ]
+    assert [(spec["discard"]["low"], spec["discard"]["high"]) for spec in asked] == [(0, 2), (2, 4), (4, None)]
+    assert {spec["discard"]["of"] for spec in asked} == {"all"}
+    assert plan.condense_inputs("p", "2", 0, 1)["events"] == "results/pool/counted/block1.json"
+    assert ("train_block", {"pool": "counted", "block": 1}) in plan.jobs("tiny")
+    assert registry.METHODS["mtt"].facts["discards"] == "initial"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"pool": "early"}, "early does not count what it forgets: set record_events"),
+        ({"pool": "countd"}, "did you mean 'counted'?"),
+    ],
+)
+def test_a_pool_that_counts_nothing_is_refused(change: dict[str, Any], said: str) -> None:
+    config = discarding()
+    config["experiments"]["p"]["progressive"]["discard"] |= change
+    with pytest.raises(ConfigError) as refused:
+        plan_of(config)
+    assert said in str(refused.value)
+
+
+def test_real_images_by_how_often_they_were_forgotten() -> None:
+    data = digits()
+    counts = torch.arange(len(data.labels)) % 6
+    assert torch.equal(data.between(counts, 2, 4).images, data.images[(counts == 2) | (counts == 3)])
+    assert len(data.between(counts, 4, None).labels) == int((counts >= 4).sum())
+    with pytest.raises(ValueError, match=r"no image of 10 classes of digits \(0, \.\.\) was forgotten 9 times or more"):
+        data.between(counts, 9, None)
+    with pytest.raises(ValueError, match="3 counts were given for the 120 training images"):
+        data.between(counts[:3], 0, None)
+
+
+def test_a_stage_may_begin_from_some_images_and_match_all() -> None:
+    data = digits()
+    some = data.between(torch.arange(len(data.labels)), len(data.labels) // 2, None)
+    asked = dataclasses.replace(problem(range(10)), begins_from=some)
+    made = run("idc", asked, init="first", factor=1)
+    first = torch.cat([some.pixels(some.of_class(label)[:2]) for label in range(10)])
+    assert torch.equal(made.initial["images"], first)

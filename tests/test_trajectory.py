@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -129,10 +130,10 @@ def in_float32(asked: Trajectory) -> Trajectory:
     def of(params: Params) -> Params:
         return {name: value.float() if value.is_floating_point() else value for name, value in params.items()}
 
-    fields = {name: of(getattr(asked, name)) for name in ("start", "target", "buffers")}
+    start, target, buffers = (of(params) for params in (asked.start, asked.target, asked.buffers))
     batches = [dataclasses.replace(batch, draws=of(batch.draws)) for batch in asked.batches]
-    tensors = {"images": asked.images.float(), "step_size": asked.step_size.float()}
-    return dataclasses.replace(asked, **fields, **tensors, batches=batches)
+    images, step_size = asked.images.float(), asked.step_size.float()
+    return Trajectory(start, target, buffers, images, asked.labels, step_size, batches, asked.frozen)
 
 
 def test_float32() -> None:
@@ -142,6 +143,19 @@ def test_float32() -> None:
     found, exact = (engine(made, in_float32(asked)) for engine in (adjoint, unroll))
     assert found.images.dtype == torch.float32
     assert close(found, exact, 1e-5)
+
+
+def test_steps_are_whole_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There and back, each compiled as one, whatever the operation: augmentation stays outside."""
+    made, asked = given(8)
+    expected = adjoint(made, asked)
+    for name in ("step", "reverse"):
+        compiled = torch.compile(getattr(made, name), fullgraph=True, dynamic=False, backend="aot_eager")
+        monkeypatch.setattr(made, name, compiled)
+    first = dataclasses.replace(asked, batches=asked.batches[:1])
+    adjoint(made, first)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        assert close(adjoint(made, asked), expected, 1e-10)
 
 
 def test_the_memory_is_that_of_one_step_and_the_parameters_of_all() -> None:
@@ -176,8 +190,9 @@ def golden_case(case: int) -> tuple[Arrays, Student, Trajectory]:
     rows = data[f"case{case}_index_per_step_minus1_padded"]
     batches = [Batch(tensor(row[row >= 0])) for row in rows]
     assert len(batches) == data[f"case{case}_steps"]
-    given = start, named(data["theta_target"]), {}, tensor(data["x"]), tensor(data["y"]), tensor(data["eta"])
-    return data, student(net, PLAIN), Trajectory(*given, batches)
+    images, labels, eta = (tensor(data[name]) for name in ("x", "y", "eta"))
+    target = named(data["theta_target"])
+    return data, student(net, PLAIN), Trajectory(start, target, {}, images, labels, eta, batches)
 
 
 @pytest.mark.parametrize("engine", ["adjoint", "unroll"])
@@ -219,7 +234,7 @@ class Given:
     def permutation(self, count: int) -> np.ndarray:
         order = next(self.orders)
         assert len(order) == count
-        return order
+        return np.asarray(order)
 
 
 @pytest.mark.parametrize("case", count("mtt_trajectory", "n_case"))
@@ -250,7 +265,9 @@ def test_unions_are_those_of_the_public_code() -> None:
 
 
 def asked(**over: Any) -> Problem:
-    return problem(rows=snapshots_of(SNAPSHOTS, (1, 8, 8), 10), **over)
+    rows: list[dict[str, Any]] = snapshots_of(SNAPSHOTS, (1, 8, 8), 10)
+    made: Problem = problem(rows=rows, **over)
+    return made
 
 
 def objective(given: Problem | None = None, **over: Any) -> TrajectoryMatching:
@@ -334,7 +351,7 @@ def test_soft_labels_are_what_this_iterations_expert_says(monkeypatch: pytest.Mo
     assert plan.begins["soft"].argmax(1).tolist() == torch.arange(10).repeat_interleave(2).tolist()
     held = {**learned(), "soft": plan.begins["soft"]}
     found = gradient(made, held)[1]["soft"]
-    row = next(row for row in given.rows or () if made.experts.of(0).target.params.keys() and _is(made, row))
+    row = next(row for row in given.rows or () if _is(made, row))
     weights = {name[7:]: value for name, value in load_tensors(row["target_file"])[0].items() if "params/" in name}
     logits = functional(given.start().net)(weights, {}, digits().normalise(held["images"]))
     torch.testing.assert_close(found, logits.softmax(1))
@@ -347,7 +364,7 @@ def test_soft_labels_are_what_this_iterations_expert_says(monkeypatch: pytest.Mo
     torch.testing.assert_close(end.learned["soft"].sum(1), torch.ones(20))
 
 
-def _is(made: TrajectoryMatching, row: dict[str, Any]) -> bool:
+def _is(made: TrajectoryMatching, row: Mapping[str, Any]) -> bool:
     """Whether this row is the expert of iteration 0."""
     start = load_tensors(row["file"])[0]
     return all(torch.equal(value, start[f"params/{name}"]) for name, value in made.experts.of(0).start.params.items())
@@ -392,7 +409,7 @@ def test_whitened_data_are_not_normalised_again() -> None:
 
 
 def test_what_cannot_be_is_refused() -> None:
-    for over, said in [
+    settings: list[tuple[dict[str, Any], str]] = [
         ({"student_steps": 0}, "student_steps is at least 1, not 0"),
         ({"student_batch": -1}, "student_batch is at least 0"),
         ({"engine": "adjoints"}, "no engine is called 'adjoints': did you mean 'adjoint'"),
@@ -401,7 +418,8 @@ def test_what_cannot_be_is_refused() -> None:
         ({"step_size": 0.0}, "step_size is more than 0, not 0.0"),
         ({"step_size_momentum": 1.0}, "step_size_momentum lies in 0 <= momentum < 1, not 1.0"),
         ({"augment": "colour"}, "no augmentation is called 'colour'"),
-    ]:
+    ]
+    for over, said in settings:
         with pytest.raises(ValueError, match=said):
             recipe("mtt", asked(), **over)
     for given, said in [
@@ -418,7 +436,7 @@ def test_what_cannot_be_is_refused() -> None:
 
 def rows_of(folder: Path, **weights: float) -> list[dict[str, Any]]:
     """A start and a target that are 1 and what is given."""
-    found = {}
+    found: dict[str, str] = {}
     for name, value in {"start": 1.0, **weights}.items():
         path = folder / f"{name}.safetensors"
         found |= {name: str(path), f"{name}_hash": save_tensors(path, {"params/a": torch.full((3,), value)})}
@@ -433,7 +451,7 @@ def test_experts_that_did_not_move_or_have_no_target_are_refused(tmp_path: Path)
         with pytest.raises(ValueError, match=f"start.safetensors to .*target.safetensors.* {said}"):
             Experts(rows, streams).of(0)
     for missing in (float("nan"), None, ""):
-        with pytest.raises(ValueError, match="has no target: .* `horizon`"):
+        with pytest.raises(ValueError, match=r"has no target: .* `horizon`"):
             Experts([{**rows[0], "target_file": missing}], streams)
     with pytest.raises(ValueError, match="selects no snapshot"):
         Experts([], streams)

@@ -272,7 +272,8 @@ CASES: dict[str, tuple[Callable[[], Values], tuple[str, ...]]] = {
     "gradient": (gradient, ("packing", "convnet")),
     "trajectory": (trajectory, ("streams", "augment", "convnet")),
     "mtt": (
-        experts, ("data", "digits", "streams", "packing", "augment", "trajectory", "optim", "train", "driver", "convnet")
+        experts,
+        ("data", "digits", "streams", "packing", "augment", "trajectory", "optim", "train", "driver", "convnet"),
     ),
     "optim": (optim, ()),
     "train": (train, ("streams", "augment", "convnet")),

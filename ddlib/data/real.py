@@ -133,6 +133,26 @@ class RealData:
         """What training may see: without the held-out images."""
         return self if not bool(self.heldout.any()) else self._take(~self.heldout)
 
+    def between(self, counts: Tensor, low: int, high: int | None) -> RealData:
+        """The images whose count (int64 [N]) is at least `low` and, unless it is None, below `high`. ValueError where a
+        class has none."""
+        if len(counts) != len(self.labels):
+            raise ValueError(
+                f"{len(counts)} counts were given for the {len(self.labels)} training images of {self.name}"
+            )
+        keep = counts.to(self.labels.device) >= low
+        if high is not None:
+            keep &= counts.to(self.labels.device) < high
+        there = torch.bincount(self.labels[keep], minlength=self.classes).tolist()
+        if empty := [name for name, many in zip(self.class_names, there, strict=True) if not many]:
+            asked = f"{low} times or more" if high is None else f"{low} to {high - 1} times"
+            raise ValueError(
+                f"no image of {len(empty)} classes of {self.name} ({empty[0]}, ..) was forgotten {asked} (most: "
+                f"{int(counts.max())}). Lower the interval of `discard`, train the member that counts longer, or take "
+                "fewer stages."
+            )
+        return self._take(keep)
+
     def heldout_part(self) -> RealData:
         """The held-out images alone (none unless the data set's `heldout` is set)."""
         return self._take(self.heldout)

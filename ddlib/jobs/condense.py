@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddlib import registry
-from ddlib.artifacts import read_manifest, sha256_file, write_manifest
+from ddlib.artifacts import load_file, read_manifest, sha256_file, write_manifest
 from ddlib.jobs.job import Job, at_work, guarded, parser, say
 from ddlib.paths import part, per
 
@@ -21,6 +21,9 @@ def main() -> None:
     options.add_argument("--train", type=Path, required=True)
     options.add_argument("--selection", type=Path)
     options.add_argument("--masks", type=Path, nargs="*", default=[])
+    options.add_argument(
+        "--events", type=Path, help="the block of the member whose forgetting counts choose real images"
+    )
     options.add_argument("--earlier", type=Path, nargs="*", default=[], help="manifests of the stages before")
     given = options.parse_args()
     spec = given.spec
@@ -48,8 +51,10 @@ def _condense(given: Namespace, job: Job) -> None:
     data = RealData.load(given.train, job.device).fit()
     manifest = read_manifest(given.train, "data")
     job.events.dataset(data.name, manifest["files"]["tensors"]["sha256"], given.train)
+    chosen = _chosen(given, data)
+    whole = chosen is None or spec["discard"]["of"] == "initial"
     problem = Problem(
-        data,
+        data if whole else chosen,
         tuple(spec["ipc"]) if isinstance(spec["ipc"], list) else spec["ipc"],
         spec["classes"],
         spec["seed"],
@@ -61,6 +66,7 @@ def _condense(given: Namespace, job: Job) -> None:
         _masks(given, data),
         earlier_stages(given.earlier),
         spec.get("condition"),
+        chosen if whole else None,
     )
     recipe = registry.lookup(registry.METHODS, spec["method"], "method").load()(spec["settings"], problem)
     if recipe.objective is not None:
@@ -73,6 +79,15 @@ def _condense(given: Namespace, job: Job) -> None:
         if made.seconds_at:
             job.facts["seconds_at"] = {str(outer): round(seconds, 3) for outer, seconds in made.seconds_at.items()}
         job.finished.append(checkpoint)
+
+
+def _chosen(given: Namespace, data: Any) -> Any:
+    """The real images of this stage, by how often they were forgotten (None: all there are)."""
+    if "discard" not in given.spec:
+        return None
+    asked = given.spec["discard"]
+    counted = load_file(given.events, read_manifest(given.events, "block"), f"member{asked['member']}/events")[0]
+    return data.between(counted["forgotten"], asked["low"], asked["high"])
 
 
 def earlier_stages(parts: list[Path]) -> SyntheticSet | None:

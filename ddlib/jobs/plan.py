@@ -97,7 +97,7 @@ def work(plan: Plan, rule: str, names: dict[str, Any]) -> Work:
     """Steps of a job."""
     from ddlib.methods import cost
 
-    if rule not in ("train_block", "condense", "evaluate"):
+    if rule not in ("train_block", "condition", "condense", "evaluate"):
         return []
     spec = plan.spec(rule, names)
     images = real_images(spec["dataset"])[0]
@@ -106,6 +106,8 @@ def work(plan: Plan, rule: str, names: dict[str, Any]) -> Work:
     entry = plan.experiments[names["experiment"]]
     if rule == "condense":
         return cost.condensing(spec, entry["network"] or "", images)
+    if rule == "condition":
+        return cost.conditioning(spec, entry["network"] or "", images, entry["settings"].get("factor", 1))
     if entry["method"] != "whole":
         images = spec["dataset"]["classes"] * names["ipc"] * entry["settings"]["factor"] ** 2
     return cost.evaluating(spec, images, entry["stages"])

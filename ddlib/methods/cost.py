@@ -1,8 +1,9 @@
 """What jobs will cost: their work counted in steps, a step timed on this machine, and the bytes they leave.
 
-Three kinds of step make up nearly all work: the gradients of one class's real images (`real`), matching its synthetic
-ones with them (`match`), and training a network on one batch (`train`). Images condensed together share the first and
-the last. What a job's specification asks for is counted exactly; a step is timed on random images, a few times.
+Four kinds of step make up nearly all work: the gradients of one class's real images (`real`), matching its synthetic
+ones with them (`match`), a student's step there and back (`student`), and training a network on one batch (`train`).
+Images condensed together share the first and the last. What a job's specification asks for is counted exactly; a step
+is timed on random images, a few times.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import torch
 
 from ddlib import nn as networks
 from ddlib.data.real import RealData
+from ddlib.nn.functional import Params, functional, split
 from ddlib.objectives.matching import Execution, GradientMatching
+from ddlib.objectives.trajectory import ENGINES, Batch, Student, Trajectory
 from ddlib.pool.draw import Fresh
 from ddlib.pool_settings import kept_epochs
 from ddlib.sets.packing import decoded_count
@@ -29,13 +32,16 @@ from ddlib.train.loop import Learning, State, Trainer
 # On a CPU, steps are timed with no more images than make so many operations; their time is scaled up.
 AFFORDABLE_FLOPS = 1.5e10
 AT_LEAST_SECONDS = 0.2
+# Operations of a step, in forwards.
+FORWARDS = {"match": 12, "student": 12}
 
 Spec = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One kind of step: what is done (`real`, `match`, `train`), with which network (a specification) on which data.
+    """One kind of step: what is done (`real`, `match`, `student`, `train`), with which network (a specification) on
+    which data.
 
     `images`: how many pass the network: real or decoded synthetic ones of a class, or a batch.
     """
@@ -55,7 +61,7 @@ class Step:
     @property
     def key(self) -> str:
         """Steps of one key take the same time."""
-        how = self.kind if self.kind == "train" else f"{self.kind} {self.settings['match']}s"
+        how = f"{self.kind} {self.settings['match']}s" if self.kind in ("real", "match") else self.kind
         return f"{how} {self.name}: {self.images} images"
 
 
@@ -69,14 +75,42 @@ def condensing(spec: Spec, name: str, images: int) -> Work:
     if not outer:
         return []
     named = (_named(name, spec["dataset"]), spec["network"], spec["dataset"], settings)
+    if "student_steps" in settings:
+        learned = spec["ipc"] * len(spec["classes"])
+        seen = min(settings["student_batch"] or learned, learned * (1 + spec["stage"]))
+        return [(Step("student", *named, seen), outer * settings["student_steps"])]
     matched = outer * settings["inner_steps"] * len(spec["classes"])
     work = [(Step("real", *named, settings["real_batch"]), matched)]
     for ipc in spec["ipc"] if isinstance(spec["ipc"], list) else [spec["ipc"]]:
-        count = decoded_count(ipc, settings["factor"], settings["decode"], settings["decode_limit"])
+        union = ipc * (spec["stage"] + 1)
+        count = decoded_count(union, settings["factor"], settings["decode"], settings["decode_limit"])
         work.append((Step("match", *named, min(count, settings["synthetic_batch"])), matched))
     batches = settings["inner_steps"] * -(-settings["network_samples"] // settings["network_batch"])
     batches += settings["pretrain_epochs"] * -(-images // settings["network_batch"])
-    return [*work, (Step("train", *named, settings["network_batch"]), outer * batches)]
+    work.append((Step("train", *named, settings["network_batch"]), outer * batches))
+    if "condition" in spec:
+        new = [spec["ipc"] * spec["dataset"]["classes"] * settings["factor"] ** 2] * spec["stage"]
+        work += [(step, outer * many) for step, many in _in_sequence(spec, name, new)]
+    return work
+
+
+def _in_sequence(spec: Spec, name: str, new: list[int]) -> Work:
+    """Steps of training one network on stages of `new` decoded images each, in sequence."""
+    protocol = {**spec["condition"], "schedule": "in_sequence"}
+    named = _named(name, spec["dataset"]), spec["network"], spec["dataset"], protocol
+    return [(Step("train", *named, min(protocol["batch"], n)), many) for n, many in steps_in_turn(protocol, new)]
+
+
+def conditioning(spec: Spec, name: str, images: int, factor: int) -> Work:
+    """Steps of a condition job, whose stored images decode to `factor`^2: the last union before the stage, then real
+    images up to the last epoch kept."""
+    new = [spec["ipc"] * spec["dataset"]["classes"] * factor**2] * spec["stage"]
+    members = len(spec["members"])
+    work = [(step, members * many) for step, many in _in_sequence(spec, name, new)[-1:]]
+    if spec["training"] is None:
+        return work
+    last = {**spec, "training": {**spec["training"], "epochs": max(spec["snapshots"])}}
+    return work + training(last, name, images)
 
 
 def training(spec: Spec, name: str, images: int) -> Work:
@@ -115,9 +149,10 @@ def seconds(step: Step, device: str, precision: str) -> tuple[float, int]:
     net = networks.build(_options(step.network), channels=step.shape[0], size=step.shape[1], classes=2, seed=0)
     most = step.images
     if device == "cpu":
-        most = max(8, int(AFFORDABLE_FLOPS / (forward_flops(net, step.shape) * (12 if step.kind == "match" else 3))))
+        most = max(8, int(AFFORDABLE_FLOPS / (forward_flops(net, step.shape) * FORWARDS.get(step.kind, 3))))
     images = min(step.images, most)
-    run = (_training if step.kind == "train" else _matching)(step, device, precision, images)
+    timed = {"train": _training, "student": _student}.get(step.kind, _matching)
+    run = timed(step, device, precision, images)
     run()
     _finished(device)
     began, many = time.perf_counter(), 0
@@ -164,6 +199,23 @@ def _matching(step: Step, device: str, precision: str, images: int) -> Callable[
     return lambda: objective.matcher.match(inner.network, own, target, choice)
 
 
+def _student(step: Step, device: str, precision: str, images: int) -> Callable[[], Any]:
+    """A student's step and its share of the gradient, without augmentation."""
+    data, classes = _random(step, images, device), step.dataset["classes"]
+    net = networks.build(_options(step.network), channels=step.shape[0], size=step.shape[1], classes=classes, seed=0)
+    start, buffers = split(net.to(device))
+
+    def call(params: Params, buffers: Params, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16"):
+            return functional(net)(params, buffers, x)
+
+    target = {name: value + 0.01 for name, value in start.items()}
+    pixels, batch = data.pixels(slice(None)), Batch(torch.arange(images, device=device))
+    size = torch.tensor(0.01, device=device)
+    given = Trajectory(start, target, buffers, pixels, data.labels, size, [batch])
+    return lambda: ENGINES[step.settings["engine"]](Student(call, lambda x, draws, choice: x), given)
+
+
 def _training(step: Step, device: str, precision: str, images: int) -> Callable[[], Any]:
     """Train on one batch."""
     prefix = "network_" if "network_batch" in step.settings else ""
@@ -188,6 +240,8 @@ def left(rule: str, spec: Spec, images: tuple[int, int], ipc: int) -> float:
     if rule == "train_block":
         kept = len(kept_epochs(spec["snapshots"], spec["training"]["epochs"]))
         return 4.0 * len(spec["members"]) * kept * parameters(spec["network"], spec["dataset"])
+    if rule == "condition":
+        return 4.0 * len(spec["members"]) * len(spec["snapshots"]) * parameters(spec["network"], spec["dataset"])
     dataset = spec["dataset"]
     pixels = dataset["channels"] * dataset["size"] ** 2
     if rule == "prepare_data":

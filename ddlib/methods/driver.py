@@ -109,7 +109,7 @@ def condense(
 
 def _initial(recipe: Recipe, problem: Problem) -> Tensor:
     """The images every budget begins with."""
-    given = recipe.init, problem.data, problem.classes
+    given = recipe.init, problem.begins_from or problem.data, problem.classes
     last = recipe.factor, problem.streams, problem.stage
     return torch.cat([initial_images(*given, ipc, *last) for ipc in problem.budgets])
 

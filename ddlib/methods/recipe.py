@@ -93,7 +93,8 @@ class Problem:
     class by class; `base_size`: of the learning-rate rule, pixels; `rows`: of the view, where it starts from a pool;
     `masks`: of each outer iteration, where networks are made sparse; `stage`: of a progressive distillation, from 0;
     `frozen`: the images of its earlier stages, of all classes, which stay as they are; `condition`: how networks that
-    start from no pool are trained on these (the settings of a protocol).
+    start from no pool are trained on these (the settings of a protocol); `begins_from`: the real images that the
+    synthetic ones begin as, where not all of `data`.
     """
 
     data: RealData
@@ -108,6 +109,7 @@ class Problem:
     masks: MaskSource | None = None
     frozen: SyntheticSet | None = None
     condition: Mapping[str, Any] | None = None
+    begins_from: RealData | None = None
 
     @property
     def budgets(self) -> tuple[int, ...]:

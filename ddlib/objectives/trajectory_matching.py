@@ -5,8 +5,8 @@ GeorgeCazenavette/mtt-distillation @ 50dccea (distill.py). Soft labels by an exp
 get no gradient, and keep the labels they have.
 
 **Differs**: images are learned as shares 0-1 and normalised before they are augmented (officially they are learned
-normalised; see the learning rates of :mod:`ddlib.methods.mtt`). All draws of an outer iteration come from keyed streams.
-The student of a network with batch norm normalises by its batches.
+normalised; see the learning rates of :mod:`ddlib.methods.mtt`). All draws of an outer iteration come from keyed
+streams. The student of a network with batch norm normalises by its batches.
 """
 
 from __future__ import annotations

@@ -104,7 +104,8 @@ class MemberTraining:
         self.scorer = Scorer(self.net, self.data.labels.device, self.compiler, self.precision)
 
     def run(self, checkpoint: Checkpoint | None = None, initial: Callable[[], State] | None = None) -> dict[str, Any]:
-        """Train from the start (a new network, or `initial`) or the checkpoint; return {"files": name -> path, "metrics": rows, ...}."""
+        """Train from the start (a new network, or `initial`) or the checkpoint; return {"files":
+        name -> path, "last": accuracies, "epochs": kept}."""
         epochs = self.training["epochs"]
         kept = kept_epochs(self.spec["snapshots"], epochs)
         state, rows, happened = self._begin(checkpoint, kept, initial)

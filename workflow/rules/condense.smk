@@ -19,10 +19,11 @@ rule condense:
         spec=spec_of("condense"),
         selection=lambda w, input: f"--selection {input.selection}" if "selection" in input.keys() else "",
         masks=lambda w, input: f"--masks {input.masks}" if "masks" in input.keys() else "",
+        events=lambda w, input: f"--events {input.events}" if "events" in input.keys() else "",
         earlier=lambda w, input: f"--earlier {input.earlier}" if "earlier" in input.keys() else "",
     shell:
         "python -m ddlib.jobs.condense --spec {params.spec:q} --machine {resources.machine:q} --gpus {resources.gpu}"
-        " --train {input.train:q} {params.selection} {params.masks} {params.earlier} --output {output.manifest:q} --run {output.run:q} 2>&1 | tee {log:q}"
+        " --train {input.train:q} {params.selection} {params.masks} {params.earlier} {params.events} --output {output.manifest:q} --run {output.run:q} 2>&1 | tee {log:q}"
 
 
 # Progressive distillation: networks trained on the stages before, and which of their checkpoints a stage starts from.

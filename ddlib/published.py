@@ -1,0 +1,72 @@
+"""Which experiments of a configuration may stand beside a paper's numbers (ddlib/published.csv), and which stand on
+settings that were published for other cells. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from . import presets
+from .pool_settings import training, view_for
+from .progressive import name_of
+from .settings import method_settings
+
+# What names a variant, which ddlib/published.csv tells apart.
+VARIANT = ("factor", "init", "outer_iterations")
+
+
+def protocols(config: Mapping[str, Any], entry: Mapping[str, Any]) -> list[str]:
+    """The protocols under which an experiment may stand beside the paper's number: the paper's own, untouched, if its
+    settings are the published ones (but for those that name a variant) and it starts from what the paper starts from,
+    on the same pixels."""
+    if entry["method"] not in presets.METHOD_SETTINGS:
+        return []
+    dataset = config["datasets"][entry["dataset"]]
+    preset = method_settings(entry["method"], dataset["source"], {})
+    cells = presets.PUBLISHED_CELLS.get(name_of(entry))
+    cell = None if cells is None else cells.get(dataset["source"], {}).get(entry["ipc"][0])
+    if cells is not None and (cell is None or len(entry["ipc"]) > 1 or not _conditioned_as_published(entry)):
+        return []
+    wanted = {**preset, **(cell["settings"] if cell else {})}
+    as_set = all(entry["settings"].get(key) == value for key, value in wanted.items() if key not in VARIANT)
+    pixels = cell["whitening"] if cell else "none"
+    if not as_set or dataset.get("whitening", "none") != pixels or dataset.get("heldout"):
+        return []
+    begun = _start(config, entry)
+    published = cell["start"] if cell else presets.PUBLISHED_STARTS.get(entry["method"])
+    if cell and begun is not None:
+        begun["training"] = {**begun["training"], "epochs": presets.POOL_TRAINING["mtt"]["epochs"]}  # what is read
+    untouched = [name for name, given in config["protocols"].items() if given == {"recipe": name}]
+    return untouched if begun == published else []
+
+
+def _conditioned_as_published(entry: Mapping[str, Any]) -> bool:
+    """Whether its stages (if any) are those of PDD: five, on networks conditioned as there."""
+    if entry["stages"] == 1:
+        return True
+    preset = presets.CONDITION.get(entry["method"], presets.CONDITION["default"])
+    return bool(entry["stages"] == 5 and not entry["conditioned"] and entry["condition"] == preset)
+
+
+def assumed(config: Mapping[str, Any], name: str, entry: Mapping[str, Any]) -> str | None:
+    """What is assumed of an experiment that has a published start, but not of its own cells (None: nothing)."""
+    known = presets.ASSUMED.get(entry["method"])
+    if known is None or _start(config, entry) != presets.PUBLISHED_STARTS[entry["method"]]:
+        return None
+    there = known["known"].get(config["datasets"][entry["dataset"]]["source"], ())
+    cells = [str(ipc) for ipc in entry["ipc"] if ipc not in there]
+    return f"{name} at ipc {', '.join(cells)}: assumed: {known['what']}" if cells else None
+
+
+def _start(config: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the networks of an experiment's outer iterations are (None: new ones)."""
+    if entry["pool"] is None:
+        return None
+    pool, masks = config["pools"][entry["pool"]], entry["masks"]
+    sparse = {key: config["masksets"][masks][key] for key in ("kind", "sparsity")} if isinstance(masks, str) else masks
+    return {
+        "training": training(pool, 0) if not pool.get("diversity") else {},
+        "view": view_for(entry["view"], entry["ipc"][0]),
+        "masks": sparse,
+    }
