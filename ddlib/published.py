@@ -37,8 +37,9 @@ def protocols(config: Mapping[str, Any], entry: Mapping[str, Any]) -> list[str]:
     published = cell["start"] if cell else presets.PUBLISHED_STARTS.get(entry["method"])
     if cell and begun is not None:
         begun["training"] = {**begun["training"], "epochs": presets.POOL_TRAINING["mtt"]["epochs"]}  # what is read
-    untouched = [name for name, given in config["protocols"].items() if given == {"recipe": name}]
-    return untouched if begun == published else []
+    papers = name_of(entry) if name_of(entry) in presets.PROTOCOLS else "idc"
+    untouched = config["protocols"].get(papers) == {"recipe": papers}
+    return [papers] if untouched and begun == published else []
 
 
 def _conditioned_as_published(entry: Mapping[str, Any]) -> bool:

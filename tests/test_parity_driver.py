@@ -29,7 +29,7 @@ class Real:
     """The golden run's images as a data set: those of the classes, then those of the network's batches, in float64."""
 
     channels, height, width = DATA["real"].shape[2:]
-    classes, name = CLASSES, "golden"
+    classes, name, space = CLASSES, "golden", "unit"
     class_names = tuple(map(str, range(CLASSES)))
     mean, std = tuple(DATA["mean"].tolist()), tuple(DATA["std"].tolist())
 
@@ -145,7 +145,7 @@ def test_one_outer_iteration_of_the_driver(in_double: None, monkeypatch: pytest.
     objective.gradient, objective.advance = noted, kept  # type: ignore[method-assign, assignment]
     positions = torch.arange(CLASSES).repeat_interleave(ipc)
     optimiser = ImageSGD(float(golden["lr_img"]), float(golden["momentum_img"]), positions, CLASSES)
-    recipe = Recipe("mix", settings["factor"], 1, objective, optimiser, ("images",), "free")
+    recipe = Recipe("mix", settings["factor"], 1, objective, {"images": optimiser}, range="free")
     # The images are clamped once, at the beginning: here before it, so that the end can be compared as it is.
     monkeypatch.setattr(driver, "initial_images", lambda *given: tensor(golden["x_init"]).clamp(0, 1))
     made = driver.condense(recipe, Problem(data, ipc, range(CLASSES), 0, 32))  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from tiny import CONFIG
 
 from ddlib import project, registry
 from ddlib.artifacts import load_tensors, sha256_file
-from ddlib.config import ConfigError, read, resolve
+from ddlib.config import ConfigError, merged, read, resolve
 from ddlib.events import NullEvents
 from ddlib.methods.driver import Condensed, condense
 from ddlib.methods.recipe import Problem
@@ -276,6 +276,32 @@ def test_neither_method_nor_stages_is_refused() -> None:
     del config["experiments"]["p"]["progressive"]
     with pytest.raises(ConfigError, match="neither of `method` and `progressive`"):
         plan_of(config)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "change", "wanted"),
+    [
+        ("cifar10_mtt_ipc10", {}, ["mtt"]),
+        ("cifar10_mtt_ipc10", {"settings": {"image_lr": 1000.0}}, []),
+        ("cifar10_mtt_ipc10", {"view": {"members": 100, "start_below": 15, "horizon": 2}}, []),
+        ("cifar10_mtt_ipc10", {"dataset": "cifar10", "pool": "cifar10_experts"}, []),
+        ("cifar10_mtt_ipc10", {"ipc": [20]}, []),
+        ("cifar10_mtt_ipc50", {}, ["mtt"]),
+        ("cifar100_mtt_ipc50", {}, ["mtt"]),
+        ("cifar10_pdd_mtt_ipc10", {}, ["pdd_mtt"]),
+        ("cifar10_pdd_mtt_ipc10", {"progressive": {"stages": 2}}, []),
+        ("cifar10_pdd_mtt_ipc10", {"progressive": {"condition": {"epochs": 500}}}, []),
+        ("cifar10_pdd_idc_ipc50", {}, ["pdd_idc"]),
+        ("cifar10_pdd_idc_ipc50", {"progressive": {"members": 20}}, []),
+        ("cifar100_pdd_idc_ipc10", {"settings": {"image_lr": 0.1}}, []),
+    ],
+)
+def test_published_numbers_stand_beside_the_published_cell_alone(
+    experiment: str, change: Any, wanted: list[str]
+) -> None:
+    given = merged(read(project.SCHEMA.parents[2] / "config.yaml"), {"experiments": {experiment: change}})
+    plan = plan_of(given)
+    assert plan.groups(experiment)[0]["as_published"] == wanted
 
 
 # ---- easy examples left out ----------------------------------------------------------------------------------------

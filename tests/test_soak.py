@@ -56,24 +56,32 @@ def test_the_demo_shows_idc_above_random_and_initial_and_reruns_nothing(checkout
     assert "Nothing to be done" in again.stdout + again.stderr
 
 
-@pytest.mark.parametrize("experiment", ["digits_idc", "digits_acc_dd", "digits_drop2sparse"])
-def test_a_condensation_killed_at_random_moments_ends_with_the_same_bytes(checkout: Path, experiment: str) -> None:
+KILLED = [("digits_idc", 1, 0), ("digits_acc_dd", 1, 0), ("digits_drop2sparse", 1, 0), ("digits_mtt", 1, 0)]
+KILLED += [("digits_pdd_idc", 2, 1), ("digits_pdd_mtt", 2, 1)]
+
+
+@pytest.mark.parametrize(("experiment", "ipc", "stage"), KILLED)
+def test_a_condensation_killed_at_random_moments_ends_with_the_same_bytes(
+    checkout: Path, experiment: str, ipc: int, stage: int
+) -> None:
     plan = project.load(checkout)
-    where = {"experiment": experiment, "per": 1, "seed": 0, "stage": 0, "phase": 0}
-    spec, masks = plan.spec("condense", where), plan.masks(experiment, 1, 0)
-    selection = [f"results/views/{experiment}/ipc1/seed0/selection.json"] * bool(spec["view"])
-    made = snakemake(checkout, "--cores", "1", "results/data/digits/train.json", *selection, *masks)
+    where = {"experiment": experiment, "per": str(ipc), "seed": 0, "stage": stage}
+    spec, inputs = plan.spec("condense", {**where, "phase": 0}), plan.condense_inputs(**where)
+    files = {name: [given] if isinstance(given, str) else given for name, given in inputs.items()}
+    made = snakemake(checkout, "--cores", "1", *(path for given in files.values() for path in given))
     assert made.returncode == 0, made.stderr[-2000:]
-    spec["settings"] |= {"outer_iterations": 3, "inner_steps": 10}
+    long = {"outer_iterations": 12} if experiment.endswith("mtt") else {"outer_iterations": 3, "inner_steps": 10}
+    spec["settings"] |= long
     machine = {**plan.config["machine"], "checkpoint_seconds": 0, "device": "cpu", "compile": "never"}
     machine["class_chunk"] = 1
 
     def command(name: str) -> list[str]:
-        stem = f"results/condensed/{name}/per1/seed0/stage0/phase0"
+        stem = f"results/condensed/{name}/per{ipc}/seed0/stage{stage}/phase0"
         options = ["--spec", json.dumps(spec), "--machine", json.dumps(machine), "--gpus", "1"]
-        files = ["--train", "results/data/digits/train.json", "--output", f"{stem}.json", "--run", f"{stem}.run.json"]
-        files += ["--selection", *selection] * bool(selection) + ["--masks", *masks]
-        return [sys.executable, "-m", "ddlib.jobs.condense", *options, *files]
+        options += ["--output", f"{stem}.json", "--run", f"{stem}.run.json"]
+        for option, given in files.items():
+            options += [f"--{option}", *given] if option != "blocks" else []
+        return [sys.executable, "-m", "ddlib.jobs.condense", *options]
 
     environment = {**os.environ, "PYTHONPATH": str(checkout)}
     subprocess.run(command("whole"), cwd=checkout, env=environment, check=True, capture_output=True)
@@ -118,6 +126,6 @@ def test_a_compiled_condensation_is_the_eager_one_up_to_rounding() -> None:
         found.append(condense(recipe(settings, problem), problem))
         print(mode, f"{time.monotonic() - began:.1f} s")
     eager, compiled = found
-    assert not torch.equal(eager.images, eager.initial)
+    assert not torch.equal(eager.images, eager.initial["images"])
     assert torch.allclose(eager.images, compiled.images, atol=1e-5)
     assert compiled.losses[0] == pytest.approx(eager.losses[0], rel=1e-4)

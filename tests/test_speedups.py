@@ -56,7 +56,7 @@ def test_a_shorter_run_is_the_longer_ones_snapshot(method: str) -> None:
     long = condense(recipe(method, asked, outer_iterations=4), asked, (1, 2))
     for outer in (1, 2):
         short = condense(recipe(method, asked, outer_iterations=outer), asked)
-        assert torch.equal(short.images, long.snapshots[outer])
+        assert torch.equal(short.images, long.snapshots[outer]["images"])
 
 
 def test_published_numbers_stand_beside_the_papers_own_start_alone() -> None:
