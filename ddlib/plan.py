@@ -71,12 +71,18 @@ class Plan(Specs):
             cells = {"ipc": experiment["ipc"], "seeds": experiment["seeds"], "tails": tails}
             ats = ["", *(f"at{outer}/" for outer in experiment["evaluate_at"])]
             out.append({**self._described(name), **cells, "ats": ats})
-            for other in (f"{name}__initial", f"{experiment['dataset']}__random"):
+            for other in self._baselines(name):
                 out.append({**self._described(other), **cells, "ats": [""]})
             tails = [["hard", protocol, network] for protocol in protocols for network in self.students[students]]
             whole = {"ipc": [0], "seeds": [0], "ats": [""], "tails": tails}
             out.append({**self._described(f"{experiment['dataset']}__whole"), **whole})
         return out
+
+    def _baselines(self, name: str) -> list[str]:
+        """What stands beside an experiment: random real images, and the set it begins with, unless these are the same."""
+        initial, random = f"{name}__initial", f"{self.experiments[name]['dataset']}__random"
+        same = self.experiments[initial]["settings"] == self.experiments[random]["settings"]
+        return [random] if same else [initial, random]
 
     def _described(self, name: str) -> Spec:
         entry = self.experiments[name]

@@ -111,7 +111,7 @@ _DIGITS: dict[str, Any] = {
 
 # ours
 _MTT_DIGITS: dict[str, Any] = {
-    "outer_iterations": 60,
+    "outer_iterations": 40,
     "student_steps": 20,
     "image_lr": 30.0,
     "step_size": 0.02,

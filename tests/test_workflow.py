@@ -27,7 +27,8 @@ CHANGES = [
     # what is changed, what runs again
     ("nothing", lambda c: None, set()),
     ("a setting of one method", lambda c: settings(c, inner_steps=2), made("a") | shown()),
-    ("how images begin", lambda c: settings(c, init="random"), made("a") | made("a__initial") | shown()),
+    ("how images begin", lambda c: settings(c, init="mix", factor=1), made("a") | made("a__initial") | shown()),
+    ("images that begin as the random ones", lambda c: settings(c, init="random"), made("a") | shown()),
     ("how images are stored", lambda c: settings(c, factor=2), made("a") | made("a__initial") | shown()),
     ("a setting to what it is", lambda c: settings(c, image_momentum=IDC["image_momentum"]), set()),
     (
