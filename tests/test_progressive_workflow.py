@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pandas as pd
@@ -26,7 +27,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     for name, old in {"p": "b", "q": "a"}.items():
         entry = {key: value for key, value in config["experiments"][old].items() if key != "method"}
         config["experiments"][name] = {**entry, **both}
-    config["suites"]["stages"] = {"experiments": ["p", "q"]}
+    counted = {"dataset": "digits", "network": "wide", "training": {"epochs": 4, "record_events": True}}
+    config["pools"]["counted"] = {**counted, "snapshots": "last"}
+    chosen = copy.deepcopy(config["experiments"]["q"])
+    chosen["progressive"]["discard"] = {"pool": "counted", "interval": 1}
+    chosen["settings"]["real_batch"] = 1
+    config["experiments"]["r"] = chosen
+    config["suites"]["stages"] = {"experiments": ["p", "q", "r"]}
     found.save()
     done = found.snakemake("results/tables/stages.csv")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -42,6 +49,15 @@ def test_a_set_holds_its_stages_and_the_table_names_them(tiny: Tiny) -> None:
     assert set(table.method) == {"pdd_idc", "initial", "random", "whole"}
     staged = json.loads((tiny.results / f"{scored('p', 2, protocol='staged')}").read_text())
     assert staged["spec"]["protocol"]["schedule"] == "in_sequence"
+
+
+def test_a_stage_begins_with_images_that_were_forgotten_as_often_as_it_asks(tiny: Tiny) -> None:
+    counts = load_file(tiny.results / "pool/counted/member0/events.safetensors")["forgotten"]
+    data = load_file(tiny.results / "data/digits/train.safetensors")
+    for stage, chosen in enumerate((counts == 0, counts >= 1)):
+        found = load_file(tiny.results / f"condensed/r/per1/seed0/stage{stage}/phase0.initial.safetensors")["images"]
+        own = data["images"][chosen].float() / 16
+        assert all((own == image).all(dim=(1, 2, 3)).any() for image in found), stage
 
 
 def test_nothing_is_to_do_then(tiny: Tiny) -> None:
