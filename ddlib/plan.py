@@ -79,7 +79,7 @@ class Plan(Specs):
         return out
 
     def _baselines(self, name: str) -> list[str]:
-        """What stands beside an experiment: random real images, and the set it begins with, unless these are the same."""
+        """What stands beside an experiment: random real images, and the set it begins with unless it is the same."""
         initial, random = f"{name}__initial", f"{self.experiments[name]['dataset']}__random"
         same = self.experiments[initial]["settings"] == self.experiments[random]["settings"]
         return [random] if same else [initial, random]
