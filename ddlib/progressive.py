@@ -7,11 +7,11 @@ Published (from memory but for 67.9 and 45.8): over MTT 66.9 / 74.2 on CIFAR-10 
 67.9 / 76.5 and 45.8 / 53.1, at ipc 10 / 50 in five stages. Ours: docs/results.md (digits); at paper scale not yet
 measured.
 
-**Differs**: `members: K` (ours) draws a base's networks from K that are conditioned once a stage, each going on from the
-stage before. As published every outer iteration trains a new one on all stages before: in stage p of P that is p - 1
-trainings for each of (say) 2000 outer iterations, here K in all, K P instead of 2000 P^2 / 2 over the stages. Networks
-that start from a pool are always so (officially: MTT's experts). Choosing the images with the best accuracy on test data
-between stages is left out, and so is merging or shrinking of stages.
+**Differs**: `members: K` (ours) draws a base's networks from K that are conditioned once a stage, each going on from
+the stage before. As published every outer iteration trains a new one on all stages before: in stage p of P that is
+p - 1 trainings for each of (say) 2000 outer iterations, here K in all, K P instead of 2000 P^2 / 2 over the stages.
+Networks that start from a pool are always so (officially: MTT's experts). Choosing the images with the best accuracy on
+test data between stages is left out.
 """
 
 from __future__ import annotations
