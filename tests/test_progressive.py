@@ -18,7 +18,6 @@ from tiny import CONFIG
 from ddlib import project, registry
 from ddlib.artifacts import load_tensors, sha256_file
 from ddlib.config import ConfigError, merged, read, resolve
-from ddlib.events import NullEvents
 from ddlib.methods.driver import Condensed, condense
 from ddlib.methods.recipe import Problem
 from ddlib.objectives.matching import interleaved, newest
@@ -177,10 +176,10 @@ def conditioned(folder: Path, number: int, start: Any, training: Any, held: Synt
 @pytest.mark.parametrize("training", [None, TRAINING])
 def test_a_conditioned_member_begins_where_the_one_before_did(tmp_path: Path, training: Any) -> None:
     held, first = stages("random", 2), tmp_path / "stage1"
-    made = conditioned(first, 1, None, training, held.upto(0)).run(None, NullEvents())
+    made = conditioned(first, 1, None, training, held.upto(0)).run()
     assert made["epochs"] == ([0, 1] if training else [0])
     row = {"file": str(made["files"]["member0/epoch0"]), "sha256": sha256_file(made["files"]["member0/epoch0"])}
-    two = conditioned(tmp_path / "stage2", 2, row, training, held).run(None, NullEvents())
+    two = conditioned(tmp_path / "stage2", 2, row, training, held).run()
     before, after = (load_tensors(found["files"]["member0/epoch0"])[0] for found in (made, two))
     net = Fresh(NETWORK, (1, 8, 8), 10, Streams(0, "t")).net
     training2 = Conditioning(held, CONDITION, Streams(0, "condition2"), net, torch.device("cpu"))

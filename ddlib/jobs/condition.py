@@ -8,9 +8,10 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from ddlib.artifacts import read_manifest, write_manifest
+from ddlib.artifacts import read_manifest
 from ddlib.jobs.condense import earlier_stages
 from ddlib.jobs.job import Job, at_work, guarded, parser
+from ddlib.jobs.train_block import train_members
 
 
 def main() -> None:
@@ -36,26 +37,12 @@ def _condition(given: Namespace, job: Job) -> None:
     data = RealData.load(given.train, job.device)
     earlier = earlier_stages(given.earlier)
     assert earlier is not None
-    files: dict[str, Path] = {}
-    result: dict[str, Any] = {"members": {}}
-    seconds_before = 0.0
-    with job.checkpoint().held():
-        for member in spec["members"]:
-            own = job.checkpoint(f".member{member}")
-            job.go_on_as(own)
-            machine = job.machine["compile"], job.machine["precision"]
-            training = ConditionedMember(
-                spec, member, data, earlier, _start(given, member), given.output.parent, *machine
-            )
-            own.execution = job.computes(training.compiler)
-            trained = training.run(own, job.events)
-            seconds_before += own.seconds_before
-            job.finished.append(own)
-            files |= trained["files"]
-            result["members"][str(member)] = trained["last"]
-            result["epochs"] = trained["epochs"]
-        write_manifest(given.output, "block", spec, files, result)
-        job.facts["seconds_before"] = seconds_before
+    folder, how = given.output.parent, (job.machine["compile"], job.machine["precision"], job.events)
+
+    def make(member: int) -> ConditionedMember:
+        return ConditionedMember(spec, member, data, earlier, _start(given, member), folder, *how)
+
+    train_members(given, job, make)
 
 
 def _start(given: Namespace, member: int) -> dict[str, Any] | None:

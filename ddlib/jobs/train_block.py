@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from argparse import Namespace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ddlib import disk
 from ddlib.artifacts import write_manifest
-from ddlib.jobs.job import at_work, guarded, parser, say
+from ddlib.jobs.job import Job, at_work, guarded, parser, say
 from ddlib.pool_settings import kept_epochs
 
 
@@ -25,31 +26,30 @@ def main() -> None:
 
         plan_disk(spec, given.output.parent)
         data = RealData.load(given.train, job.device)
-        files: dict[str, Path] = {}
-        result: dict[str, Any] = {"members": {}}
-        seconds_before = 0.0
-        with job.checkpoint().held():
-            for member in spec["members"]:
-                own = job.checkpoint(f".member{member}")
-                job.go_on_as(own)
-                training = MemberTraining(
-                    spec,
-                    member,
-                    data,
-                    given.output.parent,
-                    job.machine["compile"],
-                    job.machine["precision"],
-                    job.events,
-                )
-                own.execution = job.computes(training.compiler)
-                trained = training.run(own)
-                seconds_before += own.seconds_before
-                job.finished.append(own)
-                files |= trained["files"]
-                result["members"][str(member)] = trained["last"]
-                result["epochs"] = trained["epochs"]
-            write_manifest(given.output, "block", spec, files, result)
-            job.facts["seconds_before"] = seconds_before
+        how = job.machine["compile"], job.machine["precision"], job.events
+        train_members(given, job, lambda member: MemberTraining(spec, member, data, given.output.parent, *how))
+
+
+def train_members(given: Namespace, job: Job, make: Callable[[int], Any]) -> None:
+    """Train what `make` gives for every member of a block, one after the other, each with a checkpoint of its own, and
+    write the block's manifest."""
+    files: dict[str, Path] = {}
+    result: dict[str, Any] = {"members": {}}
+    seconds_before = 0.0
+    with job.checkpoint().held():
+        for member in given.spec["members"]:
+            own = job.checkpoint(f".member{member}")
+            job.go_on_as(own)
+            training = make(member)
+            own.execution = job.computes(training.compiler)
+            trained = training.run(own)
+            seconds_before += own.seconds_before
+            job.finished.append(own)
+            files |= trained["files"]
+            result["members"][str(member)] = trained["last"]
+            result["epochs"] = trained["epochs"]
+        write_manifest(given.output, "block", given.spec, files, result)
+        job.facts["seconds_before"] = seconds_before
 
 
 def plan_disk(spec: Mapping[str, Any], folder: Path) -> None:

@@ -89,6 +89,7 @@ class ConditionedMember:
         folder: Path,
         compile_mode: str = "never",
         precision: str = "fp32",
+        events: NullEvents | None = None,
     ) -> None:
         self.start, self.member, self.stage = start, member, int(spec["stage"])
         streams = Streams(spec["seed"], f"condition{self.stage}")
@@ -104,15 +105,15 @@ class ConditionedMember:
         if training["epochs"] > (last := max(spec["snapshots"])) and not training["decay_at"]:
             training = {**training, "epochs": last}  # a constant rate: what comes after the last snapshot is of no use
         own = {**spec, "training": training}
-        self.real = MemberTraining(own, member, data, folder, compile_mode, precision, purpose=f"condition{self.stage}")
+        how = compile_mode, precision, events or NullEvents()
+        self.real = MemberTraining(own, member, data, folder, *how, purpose=f"condition{self.stage}")
         self.conditioning = Conditioning(
             earlier, spec["condition"], streams, self.fresh.net, data.labels.device, compile_mode, precision
         )
         self.compiler = self.real.compiler
 
-    def run(self, checkpoint: Checkpoint | None, events: NullEvents) -> dict[str, Any]:
+    def run(self, checkpoint: Checkpoint | None = None) -> dict[str, Any]:
         """As :meth:`MemberTraining.run`."""
-        self.real.events = events
         return self.real.run(checkpoint, self._conditioned)
 
     def _conditioned(self) -> State:
