@@ -102,7 +102,7 @@ def test_a_condensation_killed_at_random_moments_ends_with_the_same_bytes(
     else:
         pytest.fail("the job never ended, though it goes on from its checkpoints")
     assert kills >= 1
-    stems = [checkout / f"results/condensed/{name}/per1/seed0/stage0" for name in ("whole", "killed")]
+    stems = [checkout / f"results/condensed/{name}/per{ipc}/seed0/stage{stage}" for name in ("whole", "killed")]
     for name in ("phase0.json", "phase0.safetensors", "phase0.initial.safetensors"):
         first, second = (hashlib.sha256((stem / name).read_bytes()).hexdigest() for stem in stems)
         assert first == second, name
