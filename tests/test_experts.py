@@ -287,18 +287,18 @@ def test_disk_is_planned_printed_and_refused(
     assert planning.pools(given, "m", open_jobs) == [
         "pool experts: 2 members x 4 snapshots x 698 numbers x 4 bytes = 22.3 kB, 22.3 kB to do"
     ]
-    folder = tmp_path / "results/pool/experts"
-    plan_disk(spec, folder)
+    folder, kept = tmp_path / "results/pool/experts", range(4)
+    plan_disk("train_block", spec, kept, folder)
     assert "the 8 snapshots of 2 members (4 epochs each) take 22.3 kB; " in capsys.readouterr().err
     monkeypatch.setattr(disk, "free", lambda path: each * 5)
     assert "no room for these: 14.0 kB are free here, 22.3 kB are to do" in planning.pools(given, "m", open_jobs)
     assert "no room" not in "".join(planning.pools(given, "m", set()))
     with pytest.raises(ValueError, match=r"take 22\.3 kB more, and 14\.0 kB are free at .*Make room .*`snapshots`"):
-        plan_disk(spec, folder)
+        plan_disk("train_block", spec, kept, folder)
     (folder / "member1").mkdir(parents=True)
     for epoch in range(3):
         (folder / "member1" / f"epoch{epoch}.safetensors").write_bytes(b"0" * each)
-    plan_disk(spec, folder)
+    plan_disk("train_block", spec, kept, folder)
 
 
 def test_every_job_of_the_shipped_suites_has_its_causes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from tiny import CONFIG
 from ddlib import project, registry
 from ddlib.artifacts import load_tensors, sha256_file
 from ddlib.config import ConfigError, merged, read, resolve
+from ddlib.jobs.train_block import plan_disk
 from ddlib.methods.driver import Condensed, condense
 from ddlib.methods.recipe import Problem
 from ddlib.objectives.matching import interleaved, newest
@@ -115,6 +116,19 @@ def test_a_stage_of_another_size_is_refused() -> None:
     first = stages("idc", 1)
     with pytest.raises(ValueError, match=r"every earlier stage has 3 images per class, as this one: .* not 2"):
         recipe("idc", stage("idc", first, ipc=3))
+
+
+def test_a_later_stage_that_would_start_from_unconditioned_networks_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"stage 1 starts from networks trained on the stages before it: say how"):
+        recipe("idc", stage("idc", stages("idc", 1), condition=None))
+
+
+def test_the_room_conditioned_networks_need_is_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = plan_of(staged(pool="early")).spec(
+        "condition", {"experiment": "p", "per": "2", "seed": 0, "stage": 1, "block": 0}
+    )
+    plan_disk("condition", spec, spec["snapshots"], tmp_path)
+    assert "the 1 snapshots of 1 members (1 epochs each) take " in capsys.readouterr().err
 
 
 def test_images_lie_as_published() -> None:

@@ -12,8 +12,8 @@ is a function of C, so they agree to float32's last bits). Held-out images have 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,15 +103,26 @@ def fitted(train: RealData, how: Mapping[str, Any], folder: str | Path) -> tuple
         raise ValueError(f"whitening is zca, not {how['kind']!r}")
     seen, path = train.fit(), Path(folder) / FILE
     wanted = digest([dict(how), seen.scale, content_hash({"images": seen.images})])
-    for other in (path, *sorted(path.parent.parent.glob(f"*/{FILE}"))):
-        with contextlib.suppress(ArtifactError):
-            if (there := Whitening.load(other)).fitted == wanted:
-                if other != path:
-                    there.save(path)
-                return there, path
+    for other in dict.fromkeys((path, *sorted(path.parent.parent.glob(f"*/{FILE}")))):
+        there = _stored(other)
+        if there is not None and there.fitted == wanted:
+            if other != path:
+                there.save(path)
+            return there, path
     made = fit(seen.images, float(how["eps"]), seen.scale, wanted)
     made.save(path)
     return made, path
+
+
+def _stored(path: Path) -> Whitening | None:
+    """The fit at `path` (None: there is none, or it is damaged, which is said)."""
+    if not path.is_file():
+        return None
+    try:
+        return Whitening.load(path)
+    except ArtifactError as error:
+        warnings.warn(f"{error} It is not used.", stacklevel=3)
+        return None
 
 
 def whitened(data: RealData, by: Whitening) -> RealData:

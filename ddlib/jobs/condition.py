@@ -11,7 +11,7 @@ from typing import Any
 from ddlib.artifacts import read_manifest
 from ddlib.jobs.condense import earlier_stages
 from ddlib.jobs.job import Job, at_work, guarded, parser
-from ddlib.jobs.train_block import train_members
+from ddlib.jobs.train_block import plan_disk, train_members
 
 
 def main() -> None:
@@ -34,6 +34,7 @@ def _condition(given: Namespace, job: Job) -> None:
     from ddlib.pool.condition import ConditionedMember
 
     spec = given.spec
+    plan_disk("condition", spec, spec["snapshots"], given.output.parent)
     data = RealData.load(given.train, job.device)
     earlier = earlier_stages(given.earlier)
     assert earlier is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ def main() -> None:
         from ddlib.data.real import RealData
         from ddlib.pool.member import MemberTraining
 
-        plan_disk(spec, given.output.parent)
+        plan_disk("train_block", spec, kept_epochs(spec["snapshots"], spec["training"]["epochs"]), given.output.parent)
         data = RealData.load(given.train, job.device)
         how = job.machine["compile"], job.machine["precision"], job.events
         train_members(given, job, lambda member: MemberTraining(spec, member, data, given.output.parent, *how))
@@ -52,12 +52,13 @@ def train_members(given: Namespace, job: Job, make: Callable[[int], Any]) -> Non
         job.facts["seconds_before"] = seconds_before
 
 
-def plan_disk(spec: Mapping[str, Any], folder: Path) -> None:
-    """Say what the snapshots of a block will take. ValueError if that, less what is there already, is not free."""
+def plan_disk(rule: str, spec: Mapping[str, Any], kept: Sequence[int], folder: Path) -> None:
+    """Say what the snapshots (of epochs `kept`) of a block of `rule` will take. ValueError if that, less what is there
+    already, is not free."""
     from ddlib.methods.cost import left
 
-    members, kept = spec["members"], kept_epochs(spec["snapshots"], spec["training"]["epochs"])
-    needed = left("train_block", spec, (0, 0), 0)
+    members = spec["members"]
+    needed = left(rule, spec, (0, 0), 0)
     there = [folder / f"member{member}" / f"epoch{epoch}.safetensors" for member in members for epoch in kept]
     what = f"the {len(there)} snapshots of {len(members)} members ({len(kept)} epochs each)"
     say(f"{what} take {disk.readable(needed)}; {disk.readable(disk.free(folder))} are free")

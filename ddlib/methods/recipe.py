@@ -136,8 +136,13 @@ class Problem:
         fresh = Fresh(self.network, shape, self.data.classes, self.streams, self.data.labels.device)
         if self.rows is not None:
             return FromPool(self.rows, fresh)
-        if self.frozen is None or self.condition is None:
+        if self.frozen is None:
             return fresh
+        if self.condition is None:
+            raise ValueError(
+                f"stage {self.stage} starts from networks trained on the stages before it: say how (`condition`), or "
+                "give the rows of networks that are"
+            )
         given = self.frozen, self.condition, self.streams, fresh.net, self.data.labels.device
         return Changed(fresh, Conditioning(*given, self.execution.compile, self.execution.precision, times))
 

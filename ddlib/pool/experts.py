@@ -32,7 +32,7 @@ class Expert:
 class Experts:
     """Draws rows of a view uniformly, with replacement; `device`: where networks are put.
 
-    A row has file, sha256, target_file and target_sha256. ValueError where there is no row, or none has a target.
+    A row has file, sha256, target_file and target_sha256. ValueError where there is no row, or one has no target.
     """
 
     rows: Sequence[Row]

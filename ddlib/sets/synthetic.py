@@ -77,11 +77,11 @@ class SyntheticSet:
         return self.images.numel() * self.images.element_size()
 
     def decode(self) -> tuple[Tensor, Tensor]:
-        """(images [N * factor^2, C, H, W], labels): what students train on, clipped to 0-1 in the unit space.
+        """(images [N * factor^2, C, H, W], labels): what students train on.
 
-        **Differs**: the official code trains on pixels a little outside 0-1 (images are clamped at the beginning of
-        each outer iteration, not after the last); a set is clamped when it is made, so that what is stored can be
-        shown.
+        **Differs**: IDC's official code, and those built on it, train on pixels a little outside 0-1 (images are
+        clamped at the beginning of each outer iteration, not after the last); such a set is clamped when it is made, so
+        that what is stored can be shown. Pixels of methods that never clamp (MTT) are as they were learned.
         """
         return decode(self.images, self.factor, space=self.space), decode_labels(self.labels, self.factor)
 
