@@ -17,12 +17,12 @@ from benchmarks.live import peak_bytes
 from benchmarks.machine import seconds
 from benchmarks.problem import MEAN, STD, Size
 from ddlib import nn
+from ddlib.augment.showing import to_device
 from ddlib.augment.siamese import Augmentation
 from ddlib.nn.functional import functional, split
 from ddlib.objectives.trajectory import ENGINES, Batch, Found, Student, Trajectory
 from ddlib.streams import Streams
 from ddlib.train.compiler import Compiler
-from ddlib.train.loop import to_device
 
 AT_MOST = 1.25
 """Time of the adjoint over that of the unroll."""

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import presets, progressive, registry
+from . import observers, presets, progressive, protocol_settings, registry
+from .dataset_settings import dataset_problems
 from .pool_settings import pool_problems, view_for, view_problems
-from .registry import nearest
+from .registry import NETWORKS, nearest
 from .settings import BOOLEAN, method_settings, settings_problems, size_problems
 from .view_settings import horizon_problems, window_problems
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 RESERVED = "__"
+# Names of folders stay what they are: there are classes called 00001.
+TEXTS = ("path", "weights", "class_list", "test_folder", "data_dir")
+_JUDGED = ("observers", "labels")
 
 
 class ConfigError(ValueError):
@@ -30,7 +34,9 @@ def numeric(value: Any) -> Any:
     """`value` with numeric strings made numbers: YAML reads 1e-3 as text, and so come values from --config."""
     if isinstance(value, dict):
         return {
-            str(key) if isinstance(key, int) and not isinstance(key, bool) else key: numeric(item)
+            str(key) if isinstance(key, int) and not isinstance(key, bool) else key: item
+            if key in TEXTS
+            else numeric(item)
             for key, item in value.items()
         }
     if isinstance(value, list):
@@ -67,7 +73,8 @@ def resolve(raw: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]
     """The checked configuration with defaults filled in. ConfigError with every problem found."""
     config: dict[str, Any] = numeric(copy.deepcopy(dict(raw)))
     config.setdefault("pools", {})
-    config.setdefault("masksets", {})
+    for table in ("masksets", "observers", "labels"):
+        config.setdefault(table, {})
     problems = _schema_problems(config, schema) + _budget_problems(config.get("experiments"))
     if problems:
         raise ConfigError(_report(problems))
@@ -131,7 +138,17 @@ class _Checker:
 
     def problems(self) -> list[str]:
         self.names()
-        for kind in ("datasets", "networks", "students", "protocols", "pools", "masksets", "experiments", "suites"):
+        for kind in (
+            "datasets",
+            "networks",
+            "students",
+            "protocols",
+            "pools",
+            "masksets",
+            *_JUDGED,
+            "experiments",
+            "suites",
+        ):
             for name, entry in self.config[kind].items():
                 getattr(self, kind)(f"{kind}.{name}", entry)
         known = self.config["suites"] | self.config["experiments"]
@@ -139,7 +156,7 @@ class _Checker:
         return self.found
 
     def names(self) -> None:
-        for kind in ("datasets", "experiments", "suites", "pools", "masksets"):
+        for kind in ("datasets", "experiments", "suites", "pools", "masksets", *_JUDGED):
             for name in self.config[kind]:
                 if RESERVED in name:
                     self.found.append(
@@ -154,7 +171,7 @@ class _Checker:
         """What an experiment may name as students: groups, and networks by themselves."""
         return {**self.config["networks"], **self.config["students"]}
 
-    def refer(self, where: str, name: Any, table: Mapping[str, Any], what: str) -> bool:
+    def refer(self, where: str, name: Any, table: Collection[str], what: str) -> bool:
         if name in table:
             return True
         self.found.append(f"{where}: no {what} is called {name!r}; {nearest(name, table)}")
@@ -163,18 +180,16 @@ class _Checker:
     def datasets(self, where: str, entry: dict[str, Any]) -> None:
         if not self.refer(f"{where}.source", entry["source"], registry.SOURCES, "data source"):
             return
-        facts = registry.SOURCES[entry["source"]].facts
-        if entry["classes"] != facts["classes"]:
-            self.found.append(
-                f"{where}.classes: {entry['source']} has {facts['classes']} classes, not {entry['classes']}"
-            )
-        if entry.get("order", "official") not in facts["orders"]:
-            self.found.append(f"{where}.order: {entry['source']} comes in the order {', '.join(facts['orders'])} only")
+        self.found += dataset_problems(where, entry)
 
     def networks(self, where: str, entry: dict[str, Any]) -> None:
         if self.refer(f"{where}.architecture", entry["architecture"], registry.NETWORKS, "architecture"):
             options = {key: value for key, value in entry.items() if key != "architecture"}
-            self.found += settings_problems(where, options, presets.NETWORK_DEFAULTS[entry["architecture"]])
+            needed = presets.NETWORK_DEFAULTS[entry["architecture"]]
+            known = {**presets.NETWORK_OPTIONS.get(entry["architecture"], {}), **needed}
+            self.found += settings_problems(where, options, known)
+            missing = [key for key, value in needed.items() if value == "" and not options.get(key)]
+            self.found += [f"{where}: key {key!r} is missing: {entry['architecture']} needs it" for key in missing]
 
     def students_of(self, where: str, name: str, datasets: Iterable[str]) -> None:
         """A group of students that are to be trained on images of data sets."""
@@ -201,7 +216,7 @@ class _Checker:
                         self.found += settings_problems(where, {key: value}, known)
         self.found += settings_problems(where, given, known)
         resolved = {**presets.PROTOCOLS[entry["recipe"]], **entry}
-        if resolved["epochs"] == resolved["steps"] == 0:
+        if resolved["epochs"] == resolved["steps"] == 0 and resolved.get("epochs_by", "given") == "given":
             self.found.append(f"{where}: students would train for 0 epochs and 0 steps: give one of the two")
 
     def pools(self, where: str, entry: dict[str, Any]) -> None:
@@ -220,8 +235,8 @@ class _Checker:
         for protocol in entry["protocols"]:
             self.refer(f"{where}.protocols", protocol, self.config["protocols"], "protocol")
         self.students_of(where, entry["students"], [entry["dataset"]])
-        for name in entry.get("labels", []):
-            self.refer(f"{where}.labels", name, dict.fromkeys(presets.LABELS), "kind of labels")
+        self.taught(where, entry["protocols"], entry["students"], entry["dataset"])
+        self.labels_of(where, entry)
         classes = self.config["datasets"][entry["dataset"]]["classes"]
         if classes % entry.get("classes_per_phase", classes):
             self.found.append(
@@ -232,9 +247,36 @@ class _Checker:
         if not problems and self.refer(f"{where}.method", progressive.method_of(entry), registry.METHODS, "method"):
             self.method(where, entry)
 
+    def taught(self, where: str, protocols: Iterable[str], students: str, dataset: str) -> None:
+        """Protocols whose settings go by the student, and know each of a group."""
+        group, networks = self.config["students"].get(students, [students]), self.config["networks"]
+        known = {name: networks[name] for name in group if networks.get(name, {}).get("architecture") in NETWORKS}
+        data = {"source": (entry := self.config["datasets"][dataset])["source"], "classes": entry["classes"]}
+        for name in protocols:
+            entry = self.config["protocols"].get(name, {})
+            if entry.get("recipe") not in presets.PROTOCOLS:
+                continue
+            try:
+                protocol_settings.resolve({**presets.PROTOCOLS[entry["recipe"]], **entry}, data, 1, known)
+            except ValueError as error:
+                self.found.append(f"{where}: protocol {name}: {error}")
+
+    def labels_of(self, where: str, entry: dict[str, Any]) -> None:
+        """The labels of an experiment or suite: kinds there always are, and named ones."""
+        for name in entry.get("labels", []):
+            self.refer(f"{where}.labels", name, [*presets.LABELS, *self.config["labels"]], "kind of labels")
+
+    def observers(self, where: str, entry: dict[str, Any]) -> None:
+        self.found += observers.observer_problems(where, entry, self.config)
+
+    def labels(self, where: str, entry: dict[str, Any]) -> None:
+        self.found += observers.label_problems(where, entry, self.config)
+
     def method(self, where: str, entry: dict[str, Any]) -> None:
         name, settings = progressive.method_of(entry), entry.get("settings", {})
         facts, defaults = registry.METHODS[name].facts, presets.METHOD_SETTINGS[name]
+        if "progressive" in entry and facts.get("stages"):  # what else an observer does, the stage's networks do
+            facts = {**facts, "network": True, "pool": "required"}
         source = self.config["datasets"][entry["dataset"]]["source"]
         self.found += settings_problems(f"{where}.settings", settings, defaults["default"])
         if not facts.get("partitionable", True) and (
@@ -255,6 +297,7 @@ class _Checker:
             last = resolved.get("outer_iterations", 0)
             self.found.append(f"{where}.evaluate_at: {beyond} is not before the last outer iteration, {last}")
         before = len(self.found)
+        self.found += observers.problems(where, entry, resolved, self.config)
         self.view(where, entry, facts)
         self.masks(where, entry, facts)
         if len(self.found) == before:
@@ -325,8 +368,12 @@ class _Checker:
             self.refer(f"{where}.experiments", name, self.config["experiments"], "experiment")
         for name in entry.get("protocols", []):
             self.refer(f"{where}.protocols", name, self.config["protocols"], "protocol")
+        self.labels_of(where, entry)
         if "students" in entry:
             known = [
                 self.config["experiments"][name] for name in entry["experiments"] if name in self.config["experiments"]
             ]
             self.students_of(where, entry["students"], [experiment["dataset"] for experiment in known])
+            for experiment in known:
+                protocols = entry.get("protocols") or experiment["protocols"]
+                self.taught(where, protocols, entry["students"], experiment["dataset"])

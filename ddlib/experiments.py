@@ -33,6 +33,7 @@ class Experiments:
                 "pool": None,
                 "view": None,
                 "masks": None,
+                "observer": None,
                 "evaluate_at": [],
                 **entry,
             }
@@ -48,17 +49,27 @@ class Experiments:
             classes = self.config["datasets"][entry["dataset"]]["classes"]
             full["phases"] = classes // entry.get("classes_per_phase", classes)
             out[name] = full
-            out[f"{name}__initial"] = self._selection("initial", entry["dataset"], full["settings"])
+            if full["method"] == "rded":  # is where it begins: beside it stand crops that nobody scored
+                out[f"{name}__crops"] = self._selection("crops", entry["dataset"], full["settings"])
+            else:
+                out[f"{name}__initial"] = self._initial(full)
         for dataset in self.config["datasets"]:
             out[f"{dataset}__random"] = self._selection("random", dataset, {})
             out[f"{dataset}__whole"] = {**self._selection("initial", dataset, {}), "method": "whole"}
         return out
 
+    def _initial(self, full: Mapping[str, Any]) -> dict[str, Any]:
+        """The set an experiment begins with, as a baseline."""
+        found = self._selection("initial", full["dataset"], full["settings"])
+        keys = ("observer", "scoring") if found["settings"]["init"] == "rded" else ()
+        return {**found, **{key: full[key] for key in keys if key in full}}
+
     def _selection(self, method: str, dataset: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """A baseline that picks and packs real images: settings other than its own have no say in it."""
         own = presets.METHOD_SETTINGS[method]["default"]
         chosen = {**{key: settings.get(key, value) for key, value in own.items()}, "outer_iterations": 0}
-        none = {"network": None, "pool": None, "view": None, "masks": None, "shared": False, "stages": 1}
+        none: dict[str, Any] = dict.fromkeys(("network", "pool", "view", "masks", "observer"))
+        none |= {"shared": False, "stages": 1}
         return {**none, "method": method, "dataset": dataset, "settings": chosen, "evaluate_at": [], "phases": 1}
 
     def _settings(self, entry: Mapping[str, Any]) -> dict[str, Any]:

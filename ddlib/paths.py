@@ -12,6 +12,9 @@ from pathlib import Path
 
 DATA = "results/data/{dataset}"
 BLOCK = "results/pool/{pool}/block{block}"
+# A network that judges images, checked; what it says of crops of them.
+OBSERVER = "results/observers/{observer}/observer"
+SCORES = "results/scores/{dataset}/{observer}/mipc{mipc}_crops{crops}_factor{factor}/seed{seed}/scores"
 VIEW = "results/views/{experiment}/ipc{ipc}/seed{seed}/selection"
 MASKS = "results/masks/{maskset}/seed{seed}/chunk{chunk}"
 PHASE = "results/condensed/{experiment}/per{per}/seed{seed}/stage{stage}/phase{phase}"
@@ -19,6 +22,8 @@ PHASE = "results/condensed/{experiment}/per{per}/seed{seed}/stage{stage}/phase{p
 CONDITIONED = "results/condensed/{experiment}/per{per}/seed{seed}/stage{stage}/from/block{block}"
 SELECTED = "results/condensed/{experiment}/per{per}/seed{seed}/stage{stage}/from/selection"
 SET = "results/sets/{experiment}/ipc{ipc}/seed{seed}/{at}"
+# Soft labels of a set, for the views of a protocol (or `decoded`: one for each decoded image).
+LABELS = "results/sets/{experiment}/ipc{ipc}/seed{seed}/{at}labels/{labels}/{views}"
 EVALUATION = "results/evaluations/{experiment}/ipc{ipc}/seed{seed}/{at}{labels}/{protocol}/{students}"
 TABLE = "results/tables/{suite}"
 FIGURE = "results/figures/{suite}.png"
@@ -27,12 +32,15 @@ FIGURE = "results/figures/{suite}.png"
 MANIFESTS: dict[str, tuple[str, ...]] = {
     "prepare_data": (f"{DATA}/train.json", f"{DATA}/test.json"),
     "train_block": (f"{BLOCK}.json",),
+    "observe": (f"{OBSERVER}.json",),
+    "score": (f"{SCORES}.json",),
     "select_view": (f"{VIEW}.json",),
     "draw_masks": (f"{MASKS}.json",),
     "condense": (f"{PHASE}.json",),
     "condition": (f"{CONDITIONED}.json",),
     "select_conditioned": (f"{SELECTED}.json",),
     "merge": (f"{SET}card.json",),
+    "relabel": (f"{LABELS}.json",),
     "evaluate": (f"{EVALUATION}.json",),
     "tabulate": (f"{TABLE}.json",),
 }
@@ -41,7 +49,7 @@ _NAME, _NUMBER = r"[a-z0-9][a-z0-9_]*", r"\d+"
 _PATTERNS = {
     "at": r"(?:at\d+/)?",
     "per": r"\d+(?:-\d+)*",
-    **dict.fromkeys(("ipc", "seed", "stage", "phase", "block", "chunk"), _NUMBER),
+    **dict.fromkeys(("ipc", "seed", "stage", "phase", "block", "chunk", "mipc", "crops", "factor"), _NUMBER),
 }
 
 

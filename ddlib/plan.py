@@ -5,19 +5,22 @@ Nothing here imports torch or snakemake.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from . import published
+from . import observers, published
+from .observed import Observed
 from .paths import (
     BLOCK,
     CONDITIONED,
     DATA,
     EVALUATION,
+    LABELS,
     MANIFESTS,
     MASKS,
+    OBSERVER,
     SELECTED,
     SET,
     VIEW,
@@ -27,7 +30,10 @@ from .paths import (
 )
 from .progressive import name_of
 from .registry import versions
-from .specs import MASKS_A_CHUNK, Spec, Specs
+from .specs import MASKS_A_CHUNK, Spec
+
+# What a suite shows: the method's images, those it begins with, random real ones, and all of them.
+IMAGES = ("method", "initial", "random", "whole")
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class Cell:
         return SET.format(**self.__dict__)
 
 
-class Plan(Specs):
+class Plan(Observed):
     """What a configuration (resolved by :func:`ddlib.config.resolve`) asks for."""
 
     def groups(self, suite: str) -> list[Spec]:
@@ -67,22 +73,40 @@ class Plan(Specs):
             experiment = self.experiments[name]
             protocols = entry.get("protocols") or experiment["protocols"]
             students = entry.get("students") or experiment["students"]
-            tails = [[labels, protocol, students] for labels in experiment["labels"] for protocol in protocols]
+            labelled = entry.get("labels") or experiment["labels"]
+            tails = [[labels, protocol, students] for labels in labelled for protocol in protocols]
+            images = entry.get("images") or IMAGES
             cells = {"ipc": experiment["ipc"], "seeds": experiment["seeds"], "tails": tails}
             ats = ["", *(f"at{outer}/" for outer in experiment["evaluate_at"])]
-            out.append({**self._described(name), **cells, "ats": ats})
-            for other in self._baselines(name):
-                out.append({**self._described(other), **cells, "ats": [""]})
+            if "method" in images:
+                out.append({**self._described(name), **cells, "ats": ats, **self._told(labelled)})
+            for other in self._baselines(name, images):
+                out.append({**self._described(other), **cells, "ats": [""], **self._told(labelled)})
+            if "whole" not in images:
+                continue
             tails = [["hard", protocol, network] for protocol in protocols for network in self.students[students]]
             whole = {"ipc": [0], "seeds": [0], "ats": [""], "tails": tails}
             out.append({**self._described(f"{experiment['dataset']}__whole"), **whole})
         return out
 
-    def _baselines(self, name: str) -> list[str]:
-        """What stands beside an experiment: random real images, and the set it begins with unless it is the same."""
-        initial, random = f"{name}__initial", f"{self.experiments[name]['dataset']}__random"
+    def _baselines(self, name: str, images: Sequence[str]) -> list[str]:
+        """What stands beside an experiment: random real images, and the set it begins with unless it is the same (or,
+        where it picks crops, crops that nobody scored)."""
+        random = f"{self.experiments[name]['dataset']}__random"
+        initial = next(other for kind in ("initial", "crops") if (other := f"{name}__{kind}") in self.experiments)
         same = self.experiments[initial]["settings"] == self.experiments[random]["settings"]
-        return [random] if same else [initial, random]
+        found = {} if same else {"initial": initial}
+        return [other for kind, other in {**found, "random": random}.items() if kind in images]
+
+    def _told(self, labels: Iterable[str]) -> Spec:
+        """Of which of these labels files are kept, and what they are filed under: `decoded` or (None) the protocol."""
+        kept = {name: self.config["labels"].get(name) for name in labels}
+        files = {
+            name: "decoded" if entry["kind"] == "static" else None
+            for name, entry in kept.items()
+            if entry and entry["kind"] != "online"
+        }
+        return {"label_files": files} if files else {}
 
     def _described(self, name: str) -> Spec:
         entry = self.experiments[name]
@@ -97,7 +121,8 @@ class Plan(Specs):
             "outer": entry["settings"].get("outer_iterations", 0),
             "as_published": published.protocols(self.config, entry),
             **({"budget": entry["ipc"]} if entry["shared"] else {}),
-            "pool_runs": [f"{path.removesuffix('.json')}.run.json" for path in self.members(name)],
+            "pool_runs": [f"{path.removesuffix('.json')}.run.json" for path in self._trained_for(name)],
+            **({"scored": f"{scored}.run.json"} if (scored := self.scores(name, "{seed}")) else {}),
         }
 
     def assumed(self, suite: str) -> list[str]:
@@ -110,6 +135,11 @@ class Plan(Specs):
     def cells(self, suite: str) -> list[Cell]:
         """Every evaluation job of a suite, baselines included."""
         return [Cell(*(row[name] for name in Cell.__dataclass_fields__)) for row in rows(self.groups(suite))]
+
+    def _trained_for(self, experiment: str) -> list[str]:
+        """Manifests of the blocks of pools behind an experiment: those of its view, or of its observer."""
+        observer = self.experiments[experiment]["observer"]
+        return self.members(experiment) + (self.observed_from(observer) if observer else [])
 
     def members(self, experiment: str) -> list[str]:
         """Manifests of the pool blocks an experiment's view needs."""
@@ -152,8 +182,11 @@ class Plan(Specs):
         if parts := self.earlier(**names):
             inputs["earlier"] = parts
         if discard := entry.get("discard"):
-            block = discard["member"] // self.config["pools"][discard["pool"]].get("members_per_block", 1)
-            inputs["events"] = f"{BLOCK.format(pool=discard['pool'], block=block)}.json"
+            inputs["events"] = self._block_of(discard["pool"], discard["member"])
+        if scores := self.scores(experiment, seed):
+            inputs["scores"] = f"{scores}.json"
+        elif entry["observer"]:
+            inputs["observer"] = f"{OBSERVER.format(observer=entry['observer'])}.json"
         return inputs
 
     def condition_inputs(
@@ -209,8 +242,16 @@ class Plan(Specs):
             condensed = self.per(cell.experiment, cell.ipc)
             ipc = leading(condensed)
             if discard := entry.get("discard"):
-                per_block = self.config["pools"][discard["pool"]].get("members_per_block", 1)
-                add("train_block", pool=discard["pool"], block=discard["member"] // per_block)
+                block = self._block_number(discard["pool"], discard["member"])
+                add("train_block", pool=discard["pool"], block=block)
+            label = self.config["labels"].get(cell.labels)
+            for observer in dict.fromkeys(filter(None, (entry["observer"], label and label["teacher"]))):
+                held = self.config["observers"][observer]
+                if "pool" in held:
+                    add("train_block", pool=held["pool"], block=self._block_number(held["pool"], held.get("member", 0)))
+                add("observe", observer=observer)
+            if scored := observers.scored(entry):
+                add("score", **scored, dataset=entry["dataset"], observer=entry["observer"], seed=cell.seed)
             if entry["pool"]:
                 add("select_view", **names, ipc=ipc)
             for chunk in range(len(self.masks(cell.experiment, ipc, cell.seed))):
@@ -226,6 +267,9 @@ class Plan(Specs):
                     for phase in range(entry["phases"]):
                         add("condense", **place, phase=phase)
                 add("merge", **names, ipc=cell.ipc, at=cell.at)
+            if label and label["kind"] != "online":
+                names |= {"ipc": cell.ipc, "at": cell.at, "labels": cell.labels}
+                add("relabel", **names, views=observers.views(label, cell.protocol))
             add("evaluate", **cell.__dict__)
         return sorted(found.values(), key=lambda job: list(MANIFESTS).index(job[0]))
 
@@ -250,10 +294,22 @@ def rows(groups: Iterable[Mapping[str, Any]]) -> list[Spec]:
             places = product(range(1, stages), range(group.get("blocks", 0)))
             stems += [CONDITIONED.format(**names, stage=stage, block=block) for stage, block in places]
             runs = [f"{stem}.run.json" for stem in stems]
+            runs += [group["scored"].format(seed=seed)] if "scored" in group else []
+            labels = _label_stem(group, cell)
+            runs += [f"{labels}.run.json"] if labels else []
             card = [f"{cell.set}card.json"] if group["phases"] else []
             evaluation = [f"{cell.stem}.csv"]
             facts = {key: group[key] for key in ("dataset", "source", "method", "factor", "outer", "pool_runs")}
             facts["as_published"] = cell.protocol in group["as_published"]
-            files = [*evaluation, *card, *runs, *group["pool_runs"]]
+            facts |= {"label_file": f"{labels}.json"} if labels else {}
+            files = [*evaluation, *card, *runs, *group["pool_runs"], *([f"{labels}.json"] if labels else [])]
             out[cell.stem] = {**cell.__dict__, **facts, "stem": cell.stem, "card": card, "runs": runs, "files": files}
     return [out[stem] for stem in sorted(out)]
+
+
+def _label_stem(group: Mapping[str, Any], cell: Cell) -> str | None:
+    """The stem of the soft labels of a cell (None: its labels are hard, or made while students train)."""
+    files = group.get("label_files", {})
+    if cell.labels not in files:
+        return None
+    return LABELS.format(**cell.__dict__, views=files[cell.labels] or cell.protocol)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from . import presets_imagenet as imagenet
+
 # IDC: Kim et al., Dataset Condensation via Efficient Synthetic-Data Parameterization, ICML 2022, arXiv 2205.14959;
 # snu-mllab/Efficient-Dataset-Condensation @ ceac95a (argument.py, misc/reproduce.py).
 _IDC: dict[str, Any] = {
@@ -96,6 +98,8 @@ MTT_BY_IPC: dict[str, dict[int, dict[str, Any]]] = {
         10: _mtt(20, 2, 20, False, 1e3, 1e-5, 0.01),
         50: _mtt(80, 2, 40, True, 1e3, 1e-5, 0.01, 125),
     },
+    "tiny_imagenet": {ipc: _mtt(*row) for ipc, row in imagenet.MTT_TINY.items()},
+    **{source: {ipc: _mtt(*row) for ipc, row in imagenet.MTT_SUBSET.items()} for source in imagenet.MTT_SUBSETS},
 }
 
 # ours: 8x8 scans are not published with any of them. Too small to hold four in one; the first images of a class are
@@ -119,25 +123,48 @@ _MTT_DIGITS: dict[str, Any] = {
     "augment": "color_crop_cutout_scale_rotate",
 }
 
+# RDED: Sun et al., On the Diversity and Realism of Distilled Dataset, CVPR 2024, arXiv 2312.03526; LINs-lab/RDED @
+# 3f6453d. The shipped scripts' settings; factor 1 for 32 and 64 px, 2 for larger images.
+_RDED: dict[str, Any] = {
+    "factor": 2,  # factor x factor crops, of as many images, are stitched into one
+    "mipc": 300,  # real images that are looked at per class; each gives one crop
+    "crops": 5,  # crops tried of each
+    "store": "lossless",  # lossless | jpeg75: bytes as they are, or through JPEG as the official code has it
+    "outer_iterations": 0,
+}
+
 # method -> "default" and one entry per data source with what differs.
 METHOD_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "idc": {
         "default": _IDC,
         "cifar10": {},
         "cifar100": {},
+        "imagenet10": imagenet.IDC_IMAGENET10,
+        "imagenet100": imagenet.IDC_IMAGENET100,
         "digits": _DIGITS,
     },
-    "acc_dd": {"default": _ACC_DD, "cifar10": {}, "cifar100": {}, "digits": _DIGITS},
-    "drop2sparse": {"default": _DROP2SPARSE, "cifar10": {}, "cifar100": {}, "digits": _DIGITS},
+    "acc_dd": {"default": _ACC_DD, "cifar10": {}, "cifar100": {}, **imagenet.FROM_POOL, "digits": _DIGITS},
+    "drop2sparse": {"default": _DROP2SPARSE, "cifar10": {}, "cifar100": {}, **imagenet.FROM_POOL, "digits": _DIGITS},
     "mtt": {
         "default": _MTT,
         "cifar10": MTT_BY_IPC["cifar10"][10]["settings"],
-        "cifar100": MTT_BY_IPC["cifar100"][10]["settings"],
+        **{source: rows[10]["settings"] for source, rows in MTT_BY_IPC.items() if source != "cifar10"},
         "digits": _MTT_DIGITS,
     },
     # Baselines: real images picked and packed. `initial` is added with the init and factor of each experiment.
     "random": {"default": {"init": "random", "factor": 1, "outer_iterations": 0}},
     "initial": {"default": {"init": "first", "factor": 1, "outer_iterations": 0}},
+    "rded": {
+        "default": _RDED,
+        "cifar10": {"factor": 1},
+        "cifar100": {"factor": 1},
+        "tiny_imagenet": {"factor": 1},
+        "digits": {"factor": 1, "mipc": 100},  # ours
+    },
+    # Crops that nobody scored, stitched alike; coresets by distance between images, or between an observer's logits.
+    "crops": {"default": {key: _RDED[key] for key in ("factor", "store", "outer_iterations")}, "digits": {"factor": 1}},
+    "herding": {"default": {"init": "herding", "factor": 1, "features": "pixels", "outer_iterations": 0}},
+    "kmeans": {"default": {"init": "kmeans", "factor": 1, "features": "pixels", "outer_iterations": 0}},
 }
 
 # Training of pool members: the official pretrain.py of IDC, the network's own recipe of condensation.
@@ -161,15 +188,16 @@ _PRETRAIN: dict[str, Any] = {
 # schedule never falls. `drop2sparse`: its train.py, the recipe of students on all images, of which every epoch is kept.
 # `mtt`: buffer.py of Cazenavette et al., CVPR 2022, arXiv 2203.11932; GeorgeCazenavette/mtt-distillation @ 50dccea.
 # With its --decay the rate falls after epoch index 26 of 50: `decay_at: [0.54]`.
+_WELL_TRAINED: dict[str, Any] = {
+    **_PRETRAIN,
+    "epochs": 300,
+    "augment": "color_crop_flip_scale_rotate",
+    "decay_at": [2 / 3, 5 / 6],
+}
 POOL_TRAINING: dict[str, dict[str, Any]] = {
     "idc": _PRETRAIN,
     "acc_dd": {**_PRETRAIN, "epochs": 2},
-    "drop2sparse": {
-        **_PRETRAIN,
-        "epochs": 300,
-        "augment": "color_crop_flip_scale_rotate",
-        "decay_at": [2 / 3, 5 / 6],
-    },
+    "drop2sparse": _WELL_TRAINED,
     "mtt": {
         **_PRETRAIN,
         "epochs": 50,
@@ -182,6 +210,10 @@ POOL_TRAINING: dict[str, dict[str, Any]] = {
         "decay_factor": 0.1,
         "score_snapshots": False,
     },
+    "idc_imagenet10": {**_PRETRAIN, **imagenet.BY_CLASSES[10], **imagenet.EARLY},
+    "idc_imagenet100": {**_PRETRAIN, **imagenet.BY_CLASSES[100], **imagenet.EARLY},
+    "drop2sparse_imagenet10": {**_WELL_TRAINED, **imagenet.BY_CLASSES[10], **imagenet.CROPPED},
+    "drop2sparse_imagenet100": {**_WELL_TRAINED, **imagenet.BY_CLASSES[100], **imagenet.CROPPED},
 }
 # `snapshots: early` keeps epochs 0 to this one (Acc-DD starts from epoch 2 or 10).
 EARLY_EPOCHS = 10
@@ -190,6 +222,7 @@ EARLY_EPOCHS = 10
 _PDD_MTT: dict[str, dict[int, dict[str, Any]]] = {
     "cifar10": {10: _mtt(50, 2, 5, True, 1e3, 1e-7, 0.01), 50: _mtt(30, 2, 15, True, 1e3, 1e-5, 0.01)},
     "cifar100": {10: _mtt(20, 3, 20, True, 1e3, 1e-5, 0.01), 50: _mtt(20, 2, 20, True, 1e3, 1e-5, 0.01, 512)},
+    "tiny_imagenet": {ipc: _mtt(*row) for ipc, row in imagenet.PDD_MTT_TINY.items()},
 }
 
 
@@ -242,6 +275,27 @@ PUBLISHED_STARTS: dict[str, dict[str, Any]] = {
         "training": POOL_TRAINING["drop2sparse"],
         "view": {"members": 5, "metric": "train_augmented", "windows": [[0.7, 0.8]]},
         "masks": {"kind": "uniform", "sparsity": 0.8},
+    },
+}
+# Where it is otherwise on a data source. IDC's pool on ImageNet-100 is Acc-DD's: its first five epochs are the same.
+_DROPPED = {key: value for key, value in PUBLISHED_STARTS["drop2sparse"].items() if key != "training"}
+STARTS_BY_SOURCE: dict[tuple[str, str], dict[str, Any]] = {
+    ("idc", "imagenet100"): {
+        "training": POOL_TRAINING["idc_imagenet100"],
+        "view": {"members": 10, "epochs": [5]},
+        "masks": None,
+    },
+    **{
+        ("acc_dd", source): {
+            "training": POOL_TRAINING[f"idc_{source}"],
+            "view": {"members": 5, "epochs": [10]},
+            "masks": None,
+        }
+        for source in ("imagenet10", "imagenet100")
+    },
+    **{
+        ("drop2sparse", source): {"training": POOL_TRAINING[f"drop2sparse_{source}"], **_DROPPED}
+        for source in ("imagenet10", "imagenet100")
     },
 }
 # method -> (what of its settings is assumed, where not): cells whose published settings are not known reuse others.
@@ -313,10 +367,61 @@ PROTOCOL_OPTIONS: dict[str, Any] = {
     "carry_optimiser": True,  # the velocity goes from one stage to the next
     "halve_from_stage": 0,  # from this stage on (1: the first; 0: never) half the learning rate
     "shared_start": False,  # all repeats start from the same weights
+    "optimiser": "sgd",  # sgd | adam | adamw (decay apart, of weights of more than one axis; both have no momentum)
+    "schedule_lr": "multistep",  # multistep (decay_at) | half_cosine (to a half) | cosine (to 0) | linear (to 0)
+    "mix": "cutmix",  # cutmix | mixup
+    "grid": "none",  # set: patches are shuffled, and crops sized, by how many a side a set's images are stitched of
+    "crop_area": [],  # least and largest share of the image that a crop takes; []: 1 / grid to 1
+    "loss": "soft_ce",  # soft_ce | kl | kl_t2 | mse_gt: on a teacher's logits; on classes it is cross entropy
+    "temperature": 1.0,  # of teacher and student in that loss
+    "truth_weight": 0.1,  # of the classes' cross entropy in mse_gt
+    "bn_twice": False,  # batch norm's statistics move twice a step, as in RDED's code
+    "epochs_by": "given",  # given | images: IDC's on ImageNet subsets, by ipc x factor^2 and the number of classes
 }
 
 # Of these, what says nothing of students that train on all real images.
-OF_SETS = ("learned_lr", "schedule", "carry_optimiser", "halve_from_stage")
+OF_SETS = ("learned_lr", "schedule", "carry_optimiser", "halve_from_stage", "grid")
+
+# RDED: Sun et al., "On the Diversity and Realism of Distilled Dataset", 2024, arXiv 2312.03526; LINs-lab/RDED @ 3f6453d
+# (argument.py). What is 0 is by student, classes and ipc, or by the way to mix: RDED_TABLES, when it is planned.
+_RDED_STUDENT: dict[str, Any] = {
+    "batch": 0,
+    "lr": 0.0,
+    "momentum": 0.9,
+    "weight_decay": 0.01,
+    "optimiser": "adamw",
+    "augment": "shuffle_resized_flip",
+    "dialect": "crops",
+    "grid": "set",
+    "mix": "cutmix",
+    "mix_probability": 1.0,
+    "mix_beta": 0.0,
+    "loss": "kl",
+    "temperature": 0.0,
+    "schedule_lr": "half_cosine",
+    "decay_at": [],
+    "decay_factor": 0.2,
+    "bn_twice": False,
+    "repeats": 3,
+}
+RDED_TABLES: dict[str, Any] = {
+    # classes -> ipc -> batch. Between (ours; officially 0): the row of the largest number of classes not above it, and
+    # in it that of the largest ipc; never more than there are images.
+    "batch": {10: {1: 10, 10: 50, 50: 100}, 100: {1: 20, 10: 100, 50: 200}},
+    "batch_of": {"tiny_imagenet": 100},  # whatever the ipc
+    # architecture, with its depth where it has one, or torchvision's name -> learning rate. Others: officially 0.
+    "lr": {
+        **dict.fromkeys(("convnet3", "convnet4", "convnet5", "convnet6", "resnet18", "resnet50", "resnet101"), 1e-3),
+        "efficientnet_b0": 2e-3,
+        "mobilenet_v2": 2.5e-3,
+        "vgg11": 5e-4,
+        **dict.fromkeys(("alexnet", "vit_b_16", "swin_v2_t"), 1e-4),
+    },
+    # data source, and architecture of both observer and student -> what is otherwise
+    "exceptions": {("cifar100", "convnet3"): {"batch": 25, "lr": 2e-3}},
+    # the way to mix -> what goes with it
+    "mix": {"cutmix": {"mix_beta": 1.0, "temperature": 20.0}, "mixup": {"mix_beta": 0.8, "temperature": 4.0}},
+}
 
 # How long they are trained and scored. Accuracy is that of the last epoch.
 PROTOCOLS: dict[str, dict[str, Any]] = {
@@ -346,10 +451,34 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "steps": 0,
         "whole_steps": 234_600,
     },
+    # `whole`: ours, as many images as in `idc`. Accuracy is that of the last epoch (**Differs**: the official code's is
+    # the best of six epochs on test data).
+    "rded": {**_RDED_STUDENT, "epochs": 300, "steps": 0, "whole_steps": 150_000},
+    # IDC's test.py on ImageNet subsets; `whole`: 300 epochs, its train.py.
+    **{
+        name: {
+            **_STUDENT,
+            **imagenet.BY_CLASSES[classes],
+            **imagenet.CROPPED,
+            "epochs_by": "images",
+            "epochs": 0,
+            "steps": 0,
+            "whole_steps": imagenet.WHOLE_STEPS[classes],
+        }
+        for name, classes in (("idc_imagenet10", 10), ("idc_imagenet100", 100))
+    },
 }
+# The protocol of a paper's numbers on a data source, where it is not `idc` or the one called as the method.
+PAPERS_PROTOCOL = {"imagenet10": "idc_imagenet10", "imagenet100": "idc_imagenet100"}
 # Which labels students train on: `hard`, the class of each image; `own`, what the set itself holds: its soft labels
 # where it has them, else its classes.
 LABELS = ("hard", "own")
+# Named labels: what a teacher says of a set, and how it is kept (ddlib/observers.py). `top_k` 0: all logits.
+LABEL_KINDS: dict[str, dict[str, Any]] = {
+    "static": {"precision": "fp32", "top_k": 0},
+    "per_view": {"precision": "fp16", "top_k": 0, "epochs": 0},  # epochs 0: as many as students train
+    "online": {},
+}
 # Settings that may be given per data set, such as `steps: {cifar10: 10000, cifar100: 20000}`.
 WHITENING: dict[str, dict[str, Any]] = {"zca": {"eps": 0.1}}  # MTT: kornia's ZCAWhitening(eps=0.1)
 PER_DATASET = ("epochs", "steps", "whole_steps")
@@ -366,12 +495,18 @@ NETWORK_DEFAULTS: dict[str, dict[str, Any]] = {
         "stem": "auto",
         "head": "mean",
     },
+    "densenet": {"depth": 121, "growth": 12, "norm": "batch"},
+    "torchvision": {"name": "", "small_stem": False, "dropout": True},  # an empty text must be given
 }
+# What a network may have beside, as it is where nobody says otherwise (see PROTOCOL_OPTIONS).
+NETWORK_OPTIONS: dict[str, dict[str, Any]] = {"resnet": {"initialisation": "default"}}
 
 # What a setting of a name may be: tests/test_config.py compares with the modules that read it.
 CHOICES: dict[str, tuple[str | int, ...]] = {
     "decode": ("single", "multi", "bound"),
-    "init": ("mix", "first", "random", "noise"),
+    "init": ("mix", "first", "random", "noise", "rded", "crops", "herding", "kmeans"),
+    "store": ("lossless", "jpeg75"),
+    "features": ("pixels", "observer"),
     "match": ("gradient", "feature"),
     "metric": ("mse", "l1", "l1_mean", "cos"),
     "matched": ("conv", "conv_fc", "all"),
@@ -383,26 +518,36 @@ CHOICES: dict[str, tuple[str | int, ...]] = {
     "engine": ("adjoint", "unroll", "truncated"),
     "step_size_as": ("raw", "positive"),
     "soft_labels": ("none", "expert"),
-    "optimiser": ("sgd", "adam"),
-    "dialect": ("idc", "mtt"),
+    "optimiser": ("sgd", "adam", "adamw"),
+    "dialect": ("idc", "mtt", "crops"),
+    "schedule_lr": ("multistep", "half_cosine", "cosine", "linear"),
+    "mix": ("cutmix", "mixup"),
+    "epochs_by": ("given", "images"),
+    "grid": ("none", "set"),
+    "loss": ("soft_ce", "kl", "kl_t2", "mse_gt"),
     "norm": ("instance", "batch", "layer", "group", "none"),
     "activation": ("relu", "leakyrelu", "sigmoid"),
     "pooling": ("avg", "max", "none"),
     "downsampling": ("stride", "avg"),
     "stem": ("auto", "3x3", "3x3_pool", "7x7_pool"),
     "head": ("mean", "flatten"),
+    "initialisation": ("default", "fan_out"),
+    "name": imagenet.TORCHVISION,
     "schedule": ("at_once", "in_sequence", "new_only", "as_many_steps"),
 }
 AUGMENTATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
+CROPPINGS = ("shuffle", "resized", "flip", "jitter", "lighting")  # those of the dialect `crops`
 # Numbers that cannot be 0.
 POSITIVE = (
     "factor", "decode_limit", "inner_steps", "real_batch", "synthetic_batch", "network_batch", "batch", "repeats",
-    "whole_steps", "depth", "width", "mix_beta", "network_mix_beta", "lr", "network_lr", "image_lr", "decay_factor",
-    "student_steps", "step_size",
+    "whole_steps", "depth", "width", "growth", "mix_beta", "network_mix_beta", "lr", "network_lr", "image_lr",
+    "decay_factor", "student_steps", "step_size", "temperature", "mipc", "crops",
 )  # fmt: skip
 
 MACHINE: dict[str, Any] = {
     "data_dir": "data",
+    "cache_gb": 50,  # of image folders, in their working size, all data sets together
+    "resident_mb": 4000,  # images of a data set that take more stay on the host
     "download": False,
     "device": "auto",  # auto | cpu | cuda
     "threads": 1,  # CPU threads of a job

@@ -81,8 +81,8 @@ def problems(where: str, entry: Mapping[str, Any], pools: Mapping[str, Any]) -> 
         return []
     given = entry["progressive"]
     facts = registry.METHODS[given["base"]].facts if given["base"] in registry.METHODS else None
-    if facts is None or not facts.get("network"):
-        bases = [name for name, method in registry.METHODS.items() if method.facts.get("network")]
+    if facts is None or not _staged(facts):
+        bases = [name for name, method in registry.METHODS.items() if _staged(method.facts)]
         return [
             f"{where}.progressive.base: {given['base']!r} is no method with stages; {nearest(given['base'], bases)}"
         ]
@@ -100,6 +100,11 @@ def problems(where: str, entry: Mapping[str, Any], pools: Mapping[str, Any]) -> 
     if isinstance((entry.get("view") or {}).get("windows"), str):
         found.append(f"{where}.view.windows: windows by ipc are of methods without stages; give numbers")
     return found + _networks(where, entry, pools)
+
+
+def _staged(facts: Mapping[str, Any]) -> bool:
+    """Whether a method can be the base of stages: it looks at networks, which can be trained on the stages before."""
+    return bool(facts.get("network") or facts.get("stages"))
 
 
 def _stages(where: str, entry: Mapping[str, Any], stages: int) -> list[str]:

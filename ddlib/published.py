@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from . import presets
+from . import presets, presets_imagenet
 from .pool_settings import training, view_for
 from .progressive import name_of
+from .registry import SOURCES
 from .settings import method_settings
 
 # What names a variant, which ddlib/published.csv tells apart.
@@ -33,13 +34,29 @@ def protocols(config: Mapping[str, Any], entry: Mapping[str, Any]) -> list[str]:
     pixels = cell["whitening"] if cell else "none"
     if not as_set or dataset.get("whitening", "none") != pixels or dataset.get("heldout"):
         return []
+    if not _sized_as_published(entry["method"], dataset):
+        return []
     begun = _start(config, entry)
-    published = cell["start"] if cell else presets.PUBLISHED_STARTS.get(entry["method"])
+    published = cell["start"] if cell else _published_start(entry["method"], dataset["source"])
     if cell and begun is not None:
         begun["training"] = {**begun["training"], "epochs": presets.POOL_TRAINING["mtt"]["epochs"]}  # what is read
-    papers = name_of(entry) if name_of(entry) in presets.PROTOCOLS else "idc"
+    papers = presets.PAPERS_PROTOCOL.get(dataset["source"], "idc")
+    papers = name_of(entry) if name_of(entry) in presets.PROTOCOLS and name_of(entry) != "idc" else papers
     untouched = config["protocols"].get(papers) == {"recipe": papers}
     return [papers] if untouched and begun == published else []
+
+
+def _published_start(method: str, source: str) -> dict[str, Any] | None:
+    """What a paper's outer iterations start from (None: new networks)."""
+    return presets.STARTS_BY_SOURCE.get((method, source), presets.PUBLISHED_STARTS.get(method))
+
+
+def _sized_as_published(method: str, dataset: Mapping[str, Any]) -> bool:
+    """Whether images that come in any size, and any classes, are those of the paper (RDED's come in two sizes)."""
+    usual = SOURCES[dataset["source"]].facts.get("size")
+    wanted = presets_imagenet.SIZES.get((method, dataset["source"]), usual)
+    changed = any(key in dataset for key in ("class_list", "class_seed"))
+    return method == "rded" or (dataset.get("size", usual) == wanted and not changed)
 
 
 def _conditioned_as_published(entry: Mapping[str, Any]) -> bool:
@@ -53,9 +70,10 @@ def _conditioned_as_published(entry: Mapping[str, Any]) -> bool:
 def assumed(config: Mapping[str, Any], name: str, entry: Mapping[str, Any]) -> str | None:
     """What is assumed of an experiment that has a published start, but not of its own cells (None: nothing)."""
     known = presets.ASSUMED.get(entry["method"])
-    if known is None or _start(config, entry) != presets.PUBLISHED_STARTS[entry["method"]]:
+    source = config["datasets"][entry["dataset"]]["source"]
+    if known is None or _start(config, entry) != _published_start(entry["method"], source):
         return None
-    there = known["known"].get(config["datasets"][entry["dataset"]]["source"], ())
+    there = known["known"].get(source, ())
     cells = [str(ipc) for ipc in entry["ipc"] if ipc not in there]
     return f"{name} at ipc {', '.join(cells)}: assumed: {known['what']}" if cells else None
 

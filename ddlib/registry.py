@@ -37,8 +37,24 @@ _CIFAR = {
     "images": (50_000, 10_000),
 }
 
-# `facts` of a source: its shape, the published normalisation, whether a flip keeps the label, base size of IDC's rule;
-# the orders it comes in, and how many images train and test have (these two are no part of a specification).
+NORMALISATION = {"imagenet": {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}}
+
+_FOLDER = {"channels": 3, **NORMALISATION["imagenet"], "flip": True, "orders": ("official",), "folder": True}
+_IMAGENET = {**_FOLDER, "base_size": 224, "paths": ("imagenet", "ILSVRC2012", "ILSVRC/Data/CLS-LOC")}
+
+
+def _folder(**facts: Any) -> Entry:
+    return Entry("ddlib.data.folder:prepare", facts={**_IMAGENET, **facts})
+
+
+# What of the facts no specification holds.
+UNTOLD = ("orders", "images", "folder", "paths", "list")
+
+# `facts` of a source: its shape, the published normalisation, whether a flip keeps the label, base size of IDC's rule
+# (none: as the images are); the orders it comes in, and how many images train and test have. Of image folders: how
+# their folder is usually called, and the list of their classes in ddlib/data/lists (none: all, sorted). Their `size`
+# is what is made of their images if nothing else is said. The images of classes drawn from ImageNet are counted
+# when it is there: 1,300 a class at most.
 SOURCES: dict[str, Entry] = {
     "digits": Entry(
         "ddlib.data.digits:load",
@@ -58,6 +74,31 @@ SOURCES: dict[str, Entry] = {
     "cifar100": Entry(
         "ddlib.data.cifar:load", facts={**_CIFAR, "classes": 100, "flip": True, "orders": ("official", "reordered")}
     ),
+    "folder": Entry("ddlib.data.folder:prepare", facts=_FOLDER),
+    "imagenet10": _folder(classes=10, size=224, list="imagenet10"),
+    "imagenet100": _folder(classes=100, size=224, list="imagenet100"),
+    "imagenet1k": _folder(classes=1000, size=224, images=(1_281_167, 50_000)),
+    "imagenette": _folder(
+        classes=10, size=224, list="imagenette", paths=("imagenette2", "imagenette"), images=(9469, 3925)
+    ),
+    "imagewoof": _folder(
+        classes=10, size=224, list="imagewoof", paths=("imagewoof2", "imagewoof"), images=(9025, 3929)
+    ),
+    "imagefruit": _folder(classes=10, size=128, list="imagefruit"),
+    "imagemeow": _folder(classes=10, size=128, list="imagemeow"),
+    "imagesquawk": _folder(classes=10, size=128, list="imagesquawk"),
+    "imageyellow": _folder(classes=10, size=128, list="imageyellow"),
+    "tiny_imagenet": Entry(
+        "ddlib.data.folder:prepare",
+        facts={
+            **_FOLDER,
+            "classes": 200,
+            "size": 64,
+            "base_size": 64,
+            "paths": ("tiny-imagenet-200", "tiny-imagenet"),
+            "images": (100_000, 10_000),
+        },
+    ),
 }
 
 # `smallest`: side of the smallest images a network takes, whatever its options; grey images of 28 px count as 32.
@@ -66,11 +107,14 @@ NETWORKS: dict[str, Entry] = {
     "alexnet": Entry("ddlib.nn.alexnet:AlexNet", facts={"smallest": 8}),
     "vgg": Entry("ddlib.nn.vgg:VGG", facts={"smallest": 32}),
     "resnet": Entry("ddlib.nn.resnet:ResNet", facts={"smallest": 9}),
+    "densenet": Entry("ddlib.nn.densenet:DenseNet", facts={"smallest": 8}),
+    "torchvision": Entry("ddlib.nn.zoo:TorchVision"),
 }
 
 # `parts`: the shared components a method's condensation uses; `network`, `pool`, `masks`: whether it needs one;
 # `horizon`: its view needs one; `discards`: what of the real images stages with `discard` choose (all, initial);
-# `partitionable` (or so if it is not said): classes, and budgets, in jobs of their own.
+# `partitionable` (or so if it is not said): classes, and budgets, in jobs of their own; `native`, `observer`: whether
+# it cuts crops from native images, and needs a network that scores them (`stages`: in stages, its own).
 _MATCHING = ("streams", "packing", "augment", "gradient", "optim", "train", "driver")
 METHODS: dict[str, Entry] = {
     "idc": Entry("ddlib.methods.idc:recipe", facts={"parts": _MATCHING, "network": True, "pool": "optional"}),
@@ -98,6 +142,26 @@ METHODS: dict[str, Entry] = {
     "initial": Entry(
         "ddlib.methods.coresets:recipe", facts={"parts": ("streams", "packing", "driver"), "network": False}
     ),
+    "rded": Entry(
+        "ddlib.methods.rded:recipe",
+        facts={
+            "parts": ("streams", "packing", "augment", "scores", "driver"),
+            "network": False,
+            "native": True,
+            "observer": True,
+            "stages": True,
+        },
+    ),
+    "crops": Entry(
+        "ddlib.methods.rded:unscored",
+        facts={"parts": ("streams", "packing", "augment", "scores", "driver"), "network": False, "native": True},
+    ),
+    "herding": Entry(
+        "ddlib.methods.coresets:chosen", facts={"parts": ("streams", "packing", "scores", "driver"), "network": False}
+    ),
+    "kmeans": Entry(
+        "ddlib.methods.coresets:chosen", facts={"parts": ("streams", "packing", "scores", "driver"), "network": False}
+    ),
 }
 
 # Shared components: raise a number when results of the component change (tests/test_versions.py tells).
@@ -117,6 +181,9 @@ COMPONENTS: dict[str, int] = {
     "condition": 1,
     "pool": 2,
     "view": 1,
+    "observer": 1,
+    "scores": 1,
+    "labels": 1,
     "sets": 1,
     "evaluate": 1,
     "table": 1,

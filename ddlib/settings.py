@@ -58,6 +58,10 @@ def value_problem(where: str, key: str, value: Any) -> str | None:
         return f"{where}: {value!r} is not one of {', '.join(known)}; {nearest(value, known)}"
     if key.endswith("augment"):
         return _augment_problem(where, value)
+    if key == "crop_area":
+        shares = len(value) in (0, 2) and all(isinstance(at, int | float) and 0 < at <= 1 for at in value)
+        fits = shares and list(value) == sorted(value)
+        return None if fits else f"{where}: {value} must be the least and the largest share of an image, or []"
     if key == "decay_at":
         numbers = all(isinstance(at, int | float) and not isinstance(at, bool) and 0 < at < 1 for at in value)
         return None if numbers else f"{where}: {value} must be shares of the training, between 0 and 1"
@@ -66,7 +70,12 @@ def value_problem(where: str, key: str, value: Any) -> str | None:
 
 def size_problems(where: str, networks: Mapping[str, Mapping[str, Any]], dataset: Mapping[str, Any]) -> list[str]:
     """Which of these networks (name -> architecture and options) do not take images as small as a data set's."""
-    facts = SOURCES[dataset["source"]].facts if dataset["source"] in SOURCES else {"size": math.inf, "channels": 0}
+    facts = {
+        "size": math.inf,
+        "channels": 0,
+        **(SOURCES[dataset["source"]].facts if dataset["source"] in SOURCES else {}),
+    }
+    facts |= {key: dataset[key] for key in ("size",) if key in dataset}
     size = 32 if (facts["channels"], facts["size"]) == (1, 28) else facts["size"]
     least = {n: NETWORKS[e["architecture"]].facts for n, e in networks.items() if e["architecture"] in NETWORKS}
     return [
@@ -92,8 +101,8 @@ def _number_problem(where: str, key: str, value: float) -> str | None:
 def _augment_problem(where: str, value: str) -> str | None:
     groups = [] if value in ("", "none") else value.split("_")
     for group in groups:
-        if group not in presets.AUGMENTATIONS:
-            return f"{where}: no augmentation is called {group!r}; {nearest(group, presets.AUGMENTATIONS)}"
+        if group not in (known := {*presets.AUGMENTATIONS, *presets.CROPPINGS}):
+            return f"{where}: no augmentation is called {group!r}; {nearest(group, known)}"
     if len(set(groups)) < len(groups):
         return f"{where}: {value!r} names an augmentation twice"
     return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from . import pool_settings, presets, progressive, registry
+from . import observers, pool_settings, presets, progressive, protocol_settings, registry
 from .experiments import Experiments
 from .paths import budgets, leading
 from .registry import versions
@@ -27,9 +27,14 @@ class Specs(Experiments):
         """A data set as a job is told of it."""
         entry = self.config["datasets"][name]
         source = registry.SOURCES[entry["source"]]
-        facts = {key: value for key, value in source.facts.items() if key not in ("orders", "images")}
+        facts = {key: value for key, value in source.facts.items() if key not in registry.UNTOLD}
         spec = {"order": "official", "heldout": 0.0, **facts, **entry}
         spec |= {"mean": list(facts["mean"]), "std": list(facts["std"]), "version": source.version}
+        spec.setdefault("base_size", spec["size"])
+        if (named := entry.get("normalisation")) in registry.NORMALISATION:
+            spec |= {key: list(values) for key, values in registry.NORMALISATION[named].items()}
+        elif named == "own" and source.facts.get("folder"):
+            spec |= {"mean": None, "std": None}  # found when the images are read
         return self._whitened(spec, entry["whitening"]) if "whitening" in entry else spec
 
     def _whitened(self, spec: Spec, kind: str) -> Spec:
@@ -164,16 +169,38 @@ class Specs(Experiments):
         entry = self.experiments[experiment]
         whole = entry["method"] == "whole"
         idle = (*presets.OF_SETS, "epochs", "steps") if whole else ("whole_steps",)  # none of the other's business
-        trained = self.protocol(protocol, entry["dataset"])
+        students_of = {name: self.network(name) for name in self.students[students]}
+        trained = self.shown(protocol, experiment, int(ipc), students_of)
+        kept = self.config["labels"].get(labels)
         return {
+            **({"label": {**observers.label(kept), "teacher": kept["teacher"]}} if kept else {}),
             "set": "whole" if whole else "set",
             "dataset": self.dataset(entry["dataset"]),
             "seed": int(seed),
             "labels": labels,
             "protocol": {key: value for key, value in trained.items() if key not in idle},
-            "students": {name: self.network(name) for name in self.students[students]},
+            "students": students_of,
             "versions": versions("streams", "augment", "packing", "train", "evaluate"),
         }
+
+    def shown(self, protocol: str, experiment: str, ipc: int, students: Mapping[str, Spec]) -> Spec:
+        """A protocol for a set of an experiment, with numbers where its settings go by the set or the students."""
+        entry = self.experiments[experiment]
+        dataset, named = self.dataset(entry["dataset"]), self.config["observers"].get(entry["observer"])
+        observer = self.network(self._observing(named)) if named else None
+        found = self.protocol(protocol, entry["dataset"])
+        found = protocol_settings.by_images(found, dataset["classes"], self.factor(experiment), ipc)
+        return protocol_settings.resolve(found, dataset, ipc, students, observer)
+
+    def factor(self, experiment: str) -> int:
+        """A side of the images a stored one is decoded to: crops are stitched into whole images, seen as they are."""
+        entry = self.experiments[experiment]
+        stitched = entry["method"] in registry.METHODS and registry.METHODS[entry["method"]].facts.get("native")
+        return 1 if stitched else int(entry["settings"].get("factor", 1))
+
+    def _observing(self, observer: Mapping[str, Any]) -> str:
+        """The name of an observer's network."""
+        return str(self.config["pools"][observer["pool"]]["network"] if "pool" in observer else observer["network"])
 
     def protocol(self, name: str, dataset: str) -> Spec:
         """A protocol with its recipe's values, those given per data set resolved, flips dropped where they hurt."""

@@ -3,7 +3,9 @@
 Accuracies are shares 0-1 of the last epoch: mean and standard deviation (n - 1) over distillation seeds x repeats.
 `vs_random` is the difference to random real images under the same protocol, labels and network: paired by distillation
 seed (averaged over repeats first), with a 95 % t interval from 5 seeds on. `device_seconds` of a snapshot are those
-until then; images condensed together (`budget`) each have those of the whole job.
+until then; images condensed together (`budget`) each have those of the whole job, sets picked from one score table
+those of scoring, and sets with stored soft labels those of labelling. `label_bytes` are those of soft labels as stored;
+labels that a teacher makes while students train take none (but the teacher).
 """
 
 from __future__ import annotations
@@ -74,7 +76,7 @@ def _scores(row: Mapping[str, Any]) -> pd.DataFrame:
         "peak_memory_mb": max((run["peak_memory_mb"] for run in runs), default=0.0),
         "pool_seconds": sum(read_json(path)["seconds"] for path in row["pool_runs"]),
         "image_bytes": card["image_bytes"],
-        "label_bytes": 0,
+        "label_bytes": _bytes(row["label_file"]) if "label_file" in row else 0,
     }
     return students.assign(**names, **costs)
 
@@ -82,6 +84,11 @@ def _scores(row: Mapping[str, Any]) -> pd.DataFrame:
 def _spent(run: Mapping[str, Any], at: str) -> float:
     """Seconds of a condensation until it was at `at` (NaN where its record is older than these), or whole."""
     return float(run.get("seconds_at", {}).get(at[2:-1], np.nan) if at else run["seconds"])
+
+
+def _bytes(manifest: str) -> int:
+    """Bytes of what a manifest names."""
+    return sum(entry["bytes"] for entry in read_json(manifest)["files"].values())
 
 
 def _by_seed(scores: pd.DataFrame) -> pd.Series:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .guard import disagreement
-from .paths import MANIFESTS, SET
+from .paths import MANIFESTS
 from .plan import Plan
 
 Job = tuple[str, dict[str, Any]]
@@ -24,19 +24,28 @@ def causes(plan: Plan, rule: str, names: Mapping[str, Any]) -> list[str]:
         return []
     if rule == "train_block":
         return [_data(plan.config["pools"][names["pool"]]["dataset"])]
-    entry = plan.experiments[names["experiment"]]
+    if rule == "observe":
+        return _listed(plan.observe_inputs(**names))
+    if rule == "score":
+        return [_data(names["dataset"]), MANIFESTS["observe"][0].format(observer=names["observer"])]
     if rule == "select_view":
         return plan.members(names["experiment"])
     if rule in ("condense", "condition"):
         inputs = plan.condense_inputs if rule == "condense" else plan.condition_inputs
-        given = inputs(**{key: value for key, value in names.items() if key != "phase"}).values()
-        return [path for each in given for path in ([each] if isinstance(each, str) else each)]
+        return _listed(inputs(**{key: value for key, value in names.items() if key != "phase"}))
     if rule == "select_conditioned":
         return plan.conditioned(**names)
     if rule == "merge":
         return [f"{stem}.json" for stem in plan.phases(names["experiment"], names["ipc"], names["seed"])]
-    own = [] if entry["method"] == "whole" else [f"{SET.format(**names)}card.json"]
-    return [_data(entry["dataset"]), *own]
+    if rule == "relabel":
+        return _listed(plan.relabel_inputs(**{key: value for key, value in names.items() if key != "views"}))
+    found = _listed(plan.evaluate_inputs(**names))
+    return [_data(plan.experiments[names["experiment"]]["dataset"]), *found]
+
+
+def _listed(inputs: Mapping[str, Any]) -> list[str]:
+    """The files of named inputs."""
+    return [path for each in inputs.values() for path in ([each] if isinstance(each, str) else each)]
 
 
 def _data(dataset: str) -> str:
@@ -52,7 +61,7 @@ def to_do(plan: Plan, suite: str) -> list[Job]:
     found |= {path for path in missing if jobs[path][0] == "evaluate"}
     table = ("tabulate", {"suite": suite})
     if found or not Path(manifest(table)).exists() or disagreement(manifest(table), plan.spec(*table)):
-        found |= {path for path in missing if jobs[path][0] == "merge"}  # the table reads the cards
+        found |= {path for path in missing if jobs[path][0] in ("merge", "relabel")}  # the table reads these
     before = -1
     while len(found) != before:
         before = len(found)

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ddlib.artifacts import ArtifactError
 
 
-def load_plain(path: str | Path) -> Any:
+def load_plain(path: str | Path, also: Sequence[type] = ()) -> Any:
     """Tensors (on the CPU, mapped from the file where its format allows) in lists, tuples and dictionaries.
 
+    `also`: plain classes, whose making runs no code, that it may hold besides (such as ``argparse.Namespace``).
     ArtifactError if there is no such file, it is none of ``torch.save``, or it holds anything else.
     """
     import torch
@@ -24,7 +26,8 @@ def load_plain(path: str | Path) -> Any:
     if not Path(path).is_file():
         raise ArtifactError(f"{path} does not exist. Name a file that torch.save wrote, such as replay_buffer_0.pt.")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with torch.serialization.safe_globals(list(also)):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         reason = str(error).strip().split("\n")[0]
         raise ArtifactError(

@@ -14,10 +14,13 @@ import torch
 
 from ddlib import presets, registry
 from ddlib.artifacts import save_tensors
+from ddlib.data.native import Stored
 from ddlib.data.real import RealData
 from ddlib.methods.recipe import Problem, Recipe
 from ddlib.objectives.matching import Execution
 from ddlib.pool.draw import Fresh
+from ddlib.sets.realism import score_crops
+from ddlib.sets.scores import ScoreTable
 from ddlib.sets.synthetic import SyntheticSet
 from ddlib.streams import Streams
 from ddlib.transforms.sparsify import RandomMasks
@@ -31,7 +34,7 @@ SPEC = {"source": "digits", "order": "official", "heldout": 0.0, "classes": 10, 
 NETWORK = {"architecture": "convnet", "depth": 2, "width": 4, "norm": "instance", "version": 1}
 # Overrides that make any method take a second; only those a method has are given to it.
 QUICK = {"outer_iterations": 2, "inner_steps": 3, "real_batch": 8, "network_batch": 16, "network_samples": 32}
-QUICK |= {"student_steps": 3}
+QUICK |= {"student_steps": 3, "mipc": 10, "crops": 2}
 # Written out, not presets: golden values stand on them.
 LEARNING = {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "batch": 16, "augment": "color_crop", "dialect": "idc"}
 LEARNING |= {"mix_probability": 0.5, "mix_beta": 1.0}
@@ -103,8 +106,27 @@ def with_targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**row, "target_file": other["file"], "target_sha256": other["sha256"]} for row, other in pairs]
 
 
-def equipped(method: str, asked: Problem) -> Problem:
-    """`asked` with the view and the masks that `method` cannot do without, where it has none."""
+def observe(x: torch.Tensor) -> torch.Tensor:
+    """An observer of small images: what a fixed linear map says of them."""
+    generator = torch.Generator().manual_seed(0)
+    return x.flatten(1) @ torch.randn(x[0].numel(), 10, generator=generator)
+
+
+@functools.cache
+def table(mipc: int, crops: int, factor: int, seed: int) -> ScoreTable:
+    """The scores of the digits."""
+    how: dict[str, Any] = {"mipc": mipc, "crops": crops, "factor": factor, "seed": seed, "size": 8}
+    return score_crops(Stored(digits()), digits(), observe, classes=range(10), **how)
+
+
+def equipped(method: str, asked: Problem, made: Mapping[str, Any] | None = None) -> Problem:
+    """`asked` with the view, the masks, and the scores that `method` (with settings `made`) cannot do without, where it
+    has none."""
+    if registry.METHODS[method].facts.get("native") and asked.native is None:
+        asked = dataclasses.replace(asked, native=Stored(digits()))
+        if method == "rded" and asked.scores is None:
+            of = made or settings(method)
+            asked = dataclasses.replace(asked, scores=table(of["mipc"], of["crops"], of["factor"], asked.seed))
     facts, data = registry.METHODS[method].facts, asked.data
     rows, masks = asked.rows, asked.masks
     if facts.get("pool") == "required" and rows is None:
@@ -117,7 +139,8 @@ def equipped(method: str, asked: Problem) -> Problem:
 
 def recipe(method: str, asked: Problem | None = None, **over: Any) -> Recipe:
     """The recipe of `method`, quick, with settings replaced by `over`."""
-    made: Recipe = registry.METHODS[method].load()(settings(method, **over), equipped(method, asked or problem()))
+    of = settings(method, **over)
+    made: Recipe = registry.METHODS[method].load()(of, equipped(method, asked or problem(), of))
     return made
 
 

@@ -107,7 +107,8 @@ def test_the_plain_network_steps_are_ours(pair: Pair) -> None:
     plain, trainer = pair.plain(), pair.objective.trainer
     batches = pair.objective.batches.batches(0, problem.network_steps(TINY) * 3)
     network, totals = trainer.run(pair.inner.network, batches, (0,))
-    draws, mixes, _ = trainer._draws(len(batches), (0,))
+    drawing = trainer._draw(len(batches), (0,))
+    draws, mixes = drawing.draws, drawing.mix
     rate = float(torch.tensor(trainer.learning.lr))  # ours is a float32 tensor
     plain.learns.param_groups[0]["lr"] = rate
     losses, mixed = [], 0

@@ -45,6 +45,7 @@ def asked(ipc: Any = BUDGETS, classes: Any = range(7), execution: Execution = ON
 
 
 def run(method: str, of: Problem, snapshots: Any = (), **over: Any) -> Condensed:
+    of = equipped(method, of, settings(method, **over))
     return condense(recipe(method, of, **over), of, snapshots)
 
 
@@ -79,9 +80,10 @@ def test_each_is_what_it_is_alone(way: str) -> None:
 @pytest.mark.parametrize("method", APART)
 def test_of_every_method(method: str) -> None:
     """In another order, with batch norm, and whatever the method starts from."""
-    over = {key: value for key, value in PACKED.items() if key in settings(method)}
+    over = {key: value for key, value in {**PACKED, "mipc": 12}.items() if key in settings(method)}
     network = {**NETWORK, "norm": "batch"}
-    assert_each_as_alone(method, equipped(method, asked((3, 1), range(4, 8), network=network)), **over)
+    given = equipped(method, asked((3, 1), range(4, 8), network=network), settings(method, **over))
+    assert_each_as_alone(method, given, **over)
 
 
 def counted(function: Callable[..., Any], name: str, calls: Counter[str]) -> Callable[..., Any]:
@@ -124,7 +126,7 @@ def test_killed_after_any_step_and_resumed_is_equal(tmp_path: Path, method: str)
 
 @pytest.mark.parametrize("method", APART)
 def test_class_phases_merged_equal_one_phase(method: str) -> None:
-    over = {key: value for key, value in PACKED.items() if key in settings(method)}
+    over = {key: value for key, value in {**PACKED, "mipc": 12}.items() if key in settings(method)}
     whole = asked(classes=range(10))
     one = run(method, whole, **over)
     phases = [dataclasses.replace(whole, classes=classes) for classes in ([7, 2], [0, 1, 3, 4, 5, 6, 8, 9])]

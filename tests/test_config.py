@@ -7,12 +7,13 @@ import yaml
 from tiny import CONFIG
 
 from ddlib import presets, project
+from ddlib.augment import cropping, mix
 from ddlib.augment.siamese import DIALECTS, GROUPS
 from ddlib.config import ConfigError, merged, numeric, read, resolve
 from ddlib.nn import convnet, norm
 from ddlib.objectives import distances, trajectory_matching
 from ddlib.sets import init, packing
-from ddlib.train import loop
+from ddlib.train import loop, losses, schedules
 from ddlib.transforms import perturb, sparsify
 
 SCHEMA = read(project.SCHEMA)
@@ -118,7 +119,10 @@ REFUSED = [
     (setting(inner_steps=1.5), "experiments.a.settings.inner_steps: 1.5 is a float, it must be a int such as 100"),
     (setting(factor=True), "settings.factor: True is a bool, it must be a int such as 2 (YAML reads"),
     (setting(init=False), "settings.init: False is a bool, it must be a str such as 'mix' (YAML reads"),
-    (setting(init="mixed"), "settings.init: 'mixed' is not one of mix, first, random, noise; did you mean 'mix'?"),
+    (
+        setting(init="mixed"),
+        "settings.init: 'mixed' is not one of mix, first, random, noise, rded, crops, herding, kmeans; did you mean",
+    ),
     (setting(real_batch=0), "settings.real_batch: it must be more than 0"),
     (setting(image_lr=-1), "settings.image_lr: -1 is negative"),
     (setting(image_lr=float("inf")), "settings.image_lr: inf is no number to work with"),
@@ -186,7 +190,10 @@ REFUSED = [
     ({"pools": {"early": {"training": {"epoch": 1}}}}, "unknown setting 'epoch'; did you mean 'epochs'?"),
     (early(training={"epochs": "x"}), "pools.early.training.epochs: 'x' is a str"),
     (early(training={"recipe": "accdd"}), "no training recipe is called 'accdd'; did you mean 'acc_dd'?"),
-    (early(training={"optimiser": "adan"}), "pools.early.training.optimiser: 'adan' is not one of sgd, adam; did you "),
+    (
+        early(training={"optimiser": "adan"}),
+        "pools.early.training.optimiser: 'adan' is not one of sgd, adam, adamw; did ",
+    ),
     (early(diversity={"lrr": [0.1]}), "pools.early.diversity: unknown setting 'lrr'; did you mean 'lr'?"),
     (early(diversity={"lr": [0.1, "x", 0.2]}), "pools.early.diversity.lr: 'x' is a str, it must be a float such as"),
     (early(diversity={"lr": [0.1, 0]}), "pools.early.diversity.lr: it must be more than 0"),
@@ -246,7 +253,17 @@ def test_the_choices_are_those_of_the_modules_that_read_them():
     assert set(choices["activation"]) == set(convnet.ACTIVATIONS)
     assert set(choices["pooling"]) == set(convnet.POOLINGS)
     assert (set(choices["dialect"]), set(presets.AUGMENTATIONS)) == (set(DIALECTS), set(GROUPS))
-    tables = [*presets.POOL_TRAINING.values(), *presets.PROTOCOLS.values(), *presets.NETWORK_DEFAULTS.values()]
+    assert set(presets.CROPPINGS) == set(cropping.GROUPS)
+    assert set(choices["loss"]) == set(losses.LOSSES)
+    assert set(choices["mix"]) == set(mix.MIXES)
+    assert set(choices["schedule_lr"]) == {"multistep", *schedules.CURVES}
+    tables = [
+        presets.PROTOCOL_OPTIONS,
+        *presets.POOL_TRAINING.values(),
+        *presets.PROTOCOLS.values(),
+        *presets.NETWORK_DEFAULTS.values(),
+        *presets.NETWORK_OPTIONS.values(),
+    ]
     tables += [settings for method in presets.METHOD_SETTINGS.values() for settings in method.values()]
     known = {key for table in tables for key in table} | {"kind"}  # of a mask set
     assert set(choices) | set(presets.POSITIVE) <= known

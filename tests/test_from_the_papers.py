@@ -198,7 +198,7 @@ def test_what_an_option_becomes_exists(row):
 
 def test_what_does_not_exist_is_noticed():
     wrong = ["settings.image_rl", "settings.init: fist", "protocol.epoch", "view.member", "maskset.kind: fc"]
-    wrong += ["machine.workers", "view.members: 0", "network.architecture: densenet", "experiment.method: kip"]
+    wrong += ["machine.workers", "view.members: 0", "network.architecture: lenet", "experiment.method: kip"]
     assert [len(problems(name)) for name in wrong] == [1] * len(wrong)
     plan = planned()
     targets = ["results/sets/cifar10_idc/ipc7/seed0/card.json", "results/tables/cifar10_icd.csv"]

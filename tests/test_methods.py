@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from small import NETWORK, QUICK, SPEC, TRAINING, digits, problem, recipe, settings, some, with_targets
+from small import NETWORK, QUICK, SPEC, TRAINING, digits, equipped, problem, recipe, settings, some, with_targets
 from torch import Tensor
 
 from ddlib import presets, registry
@@ -49,7 +49,7 @@ class Fragile(Checkpoint):
 
 
 def run(method: str, asked: Problem | None = None, snapshots: Any = (), **over: Any) -> Condensed:
-    asked = asked or problem()
+    asked = equipped(method, asked or problem(), settings(method, **over))
     return condense(recipe(method, asked, **over), asked, snapshots)
 
 
@@ -58,6 +58,7 @@ def as_set(made: Condensed, asked: Problem, factor: int) -> SyntheticSet:
     labels = torch.tensor(asked.classes).repeat_interleave(*asked.budgets)
     data = asked.data
     facts: dict[str, Any] = {"mean": data.mean, "std": data.std, "class_names": data.class_names, "name": data.name}
+    facts |= {"grid": round(made.origin.shape[1] ** 0.5), "origin": made.origin} if made.origin is not None else {}
     return SyntheticSet(images=made.images, labels=labels, stage=torch.zeros_like(labels), factor=factor, **facts)
 
 
@@ -88,8 +89,9 @@ def test_what_learns_moves_and_what_does_not_stays(method: str) -> None:
     made, plan = run(method, asked), recipe(method)
     shape = (len(asked.classes) * 2, 1, 8, 8)
     assert made.images.shape == made.initial["images"].shape == shape
-    assert made.images.dtype == torch.float32
-    moved = (made.images - made.initial["images"]).abs().amax((1, 2, 3))
+    assert made.images.dtype == (torch.uint8 if plan.grid else torch.float32)
+    assert (made.origin is not None) is bool(plan.grid)
+    moved = (made.images.float() - made.initial["images"].float()).abs().amax((1, 2, 3))
     assert (moved > 1e-6).all() if "images" in plan.learns else (moved == 0).all()
     assert bool(plan.learns) is (method in LEARNING)
     assert [len(losses) for losses in made.losses] == [plan.outer_iterations] * bool(plan.learns)
@@ -107,7 +109,7 @@ def test_ranges_hold_and_classes_balance(method: str, init: str) -> None:
     images, labels = finished.decode()
     assert torch.isfinite(images).all()
     if plan.range == "clamped":
-        assert 0 <= made.images.min() <= made.images.max() <= 1
+        assert 0 <= finished.pixels.min() <= finished.pixels.max() <= 1
     for these, each in ((finished.labels, 2), (labels, 2 * plan.factor**2)):
         assert torch.bincount(these).tolist() == [each] * 10
     if over and plan.range == "clamped":
@@ -130,7 +132,7 @@ def test_same_seed_same_bytes_save_and_load_equal(tmp_path: Path, method: str) -
 @pytest.mark.parametrize("method", METHODS)
 def test_another_seed_draws_anew_where_anything_is_drawn_and_another_stage_has_other_images(method: str) -> None:
     plan, made = recipe(method), run(method)
-    drawn = bool(plan.learns) or plan.init in ("random", "noise")
+    drawn = bool(plan.learns) or plan.init in ("random", "noise", "rded", "crops", "kmeans")
     assert torch.equal(made.images, run(method, problem(seed=1)).images) is not drawn
     assert not torch.equal(made.images, run(method, problem(stage=1)).images), "the next images, where none are drawn"
 
@@ -276,7 +278,7 @@ def test_every_way_of_matching_moves_the_images(method: str) -> None:
     for way in ways:
         if set(way) <= set(settings(method)):
             made = run(method, asked, **way)
-            moved = (made.images - made.initial["images"]).abs().amax((1, 2, 3))
+            moved = (made.images.float() - made.initial["images"].float()).abs().amax((1, 2, 3))
             assert (moved > 0).all(), way
             assert not torch.equal(made.images, plain.images), way
 

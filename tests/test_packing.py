@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ddlib.sets.optim import ImageSGD
-from ddlib.sets.packing import bound_plan, decode, decode_labels, decoded_count, pack
+from ddlib.sets.packing import bound_plan, decode, decode_labels, decoded_count, pack, stitch, to_bytes, to_shares
 from ddlib.train.losses import cross_entropy, mixed_cross_entropy
 from ddlib.train.schedules import multistep_factor
 from ddlib.train.sgd import sgd_step, zero_velocity
@@ -152,3 +152,27 @@ def test_losses_equal_torchs() -> None:
     expected = 0.3 * reference(logits, y) + 0.7 * reference(logits, y.flip(0))
     torch.testing.assert_close(mixed_cross_entropy(logits, y, y.flip(0), ratio), expected)
     assert cross_entropy(logits.bfloat16(), y).dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
+def test_stitched_cells_of_a_side_that_does_not_divide(dtype: torch.dtype) -> None:
+    patches = torch.arange(8, dtype=dtype)[:, None, None, None].expand(8, 3, 5, 5)
+    made = stitch(patches, 2, 2, 11)
+    assert made.dtype == dtype
+    assert made.shape == (2, 3, 11, 11)
+    for i in range(2):
+        cells = made[i, 0, :6, :6], made[i, 0, :6, 6:], made[i, 0, 6:, :6], made[i, 0, 6:, 6:]
+        assert [set(cell.flatten().tolist()) for cell in cells] == [{2 * k + i} for k in range(4)]
+    with pytest.raises(ValueError, match="3 images of 2 x 2 cells take 12 patches, 8 were given"):
+        stitch(patches, 3, 2, 11)
+    with pytest.raises(ValueError, match="1 px cannot hold 2 x 2"):
+        stitch(patches, 2, 2, 1)
+
+
+def test_bytes_and_shares() -> None:
+    every = torch.arange(256)
+    assert torch.equal(to_bytes(every / 255), every.to(torch.uint8)), "whole numbers stay"
+    assert to_bytes(torch.tensor([-0.1, 0.999, 1.2, 100.6 / 255])).tolist() == [0, 254, 255, 100]
+    assert torch.equal(to_shares(every.to(torch.uint8)), every / 255)
+    x = torch.rand(3)
+    assert to_shares(x) is x

@@ -8,10 +8,10 @@ from parity import count, error, gradient_error, load, network, tensor, weights
 
 from ddlib.nn.functional import functional, functional_features, matched_names, split
 from ddlib.objectives.gradient import ORDERS, match_class, match_features
+from ddlib.protocol_settings import evaluation_epochs
 from ddlib.sets.optim import ImageSGD, tuned_lr
 from ddlib.sets.packing import bound_plan, decode, decode_labels, decoded_count, pack
 from ddlib.train.losses import cross_entropy
-from ddlib.train.schedules import evaluation_epochs
 
 
 @pytest.mark.parametrize("case", count("idc_decode", "n_single"))

@@ -11,6 +11,7 @@ from parity import Arrays, error, load, network, tensor, weights
 from torch import Tensor
 
 from ddlib.augment.mix import cutmix_boxes, cutmix_ratio
+from ddlib.augment.showing import Drawing
 from ddlib.methods import driver
 from ddlib.methods.recipe import Problem, Recipe
 from ddlib.objectives.draws import Drawn
@@ -92,7 +93,7 @@ class Batches:
         return [np.arange(start, start + BATCH) for start in starts]
 
 
-def network_draws(steps: int, index: tuple[int, ...]) -> tuple[dict[str, Tensor], dict[str, Tensor], list[str | None]]:
+def network_draws(steps: int, index: tuple[int, ...]) -> Drawing:
     """Augmentation, CutMix and chosen operations of the batches from `index` on."""
     k = index[0] // BATCHES
     draws = {name: tensor(DATA["net_u_brightness_saturation_contrast"][k, ..., i]) for i, name in enumerate(COLOUR)}
@@ -102,7 +103,7 @@ def network_draws(steps: int, index: tuple[int, ...]) -> tuple[dict[str, Tensor]
     boxes = boxes * (DATA["net_coin"][k] < DATA["mix_prob"])[:, None]
     ratio = tensor(cutmix_ratio(boxes, height, width))
     mix = {"box": tensor(boxes), "permutation": tensor(DATA["net_perm"][k]), "ratio": ratio}
-    return draws, mix, ["crop"] * steps
+    return Drawing(draws, mix, ["crop"] * steps)
 
 
 @pytest.fixture
@@ -129,7 +130,7 @@ def test_one_outer_iteration_of_the_driver(in_double: None, monkeypatch: pytest.
     execution = Execution("never", chunk)
     objective = GradientMatching(settings, data, range(CLASSES), [ipc], Start(), Streams(0, "golden"), execution)  # type: ignore[arg-type]
     objective.draws, objective.batches = Draws(data), Batches(data.first)  # type: ignore[assignment]
-    objective.trainer._draws = network_draws  # type: ignore[method-assign]
+    objective.trainer._draw = network_draws  # type: ignore[method-assign]
     losses, trained = [], []
     gradient, advance = objective.gradient, objective.advance
 

@@ -183,7 +183,7 @@ def test_step_sizes_no_student_can_train_at() -> None:
     assert [lesson.lr for lesson in lessons(staged(step_size=-SIZES), {**protocol, "learned_lr": False})] == [0.01] * 3
     with pytest.raises(ValueError, match="no schedule is called 'in_sequenc': did you mean 'in_sequence'"):
         lessons(staged(), {**protocol, "schedule": "in_sequenc"})
-    with pytest.raises(ValueError, match="no kind of labels is called 'soft'"):
+    with pytest.raises(ValueError, match="a set has no labels called 'soft'"):
         lessons(staged(), protocol, "soft")
 
 

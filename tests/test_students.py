@@ -84,9 +84,12 @@ def test_students_of_a_repeat_start_alike_whatever_the_set(monkeypatch: pytest.M
     started: list[list[float]] = []
 
     def spy(made: Trainer, state: State, *rest: Any) -> State:
-        draws, mix, _ = made._draws(2, (0, 0))
+        drawing = made._draw(2, (0, 0))
         started.append(
-            [float(value.double().sum()) for value in (*state.params.values(), *draws.values(), *mix.values())]
+            [
+                float(value.double().sum())
+                for value in (*state.params.values(), *drawing.draws.values(), *drawing.mix.values())
+            ]
         )
         return state
 

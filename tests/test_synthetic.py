@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from small import synthetic
 
 from ddlib.artifacts import ArtifactError, save_tensors
+from ddlib.sets.export import export
 from ddlib.sets.preview import preview
 from ddlib.sets.synthetic import SyntheticSet, merge
 
@@ -138,3 +141,64 @@ def test_a_preview_is_drawn_the_same_every_time(tmp_path: Path, channels: int, f
         preview(made, made, tmp_path / name, "title")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert (tmp_path / "a.png").read_bytes()[1:4] == b"PNG"
+
+
+def stitched(stage: int = 0, *labels: int) -> SyntheticSet:
+    """A stitched set of bytes, as RDED's: cells of 2 x 2 real images."""
+    kept = part(stage, *(labels or (0, 1)))
+    images = torch.arange(len(kept.labels) * 36).reshape(-1, 1, 6, 6).to(torch.uint8)
+    origin = torch.arange(len(kept.labels) * 4).reshape(-1, 4) + 100 * stage
+    return dataclasses.replace(kept, images=images, grid=2, origin=origin)
+
+
+def test_bytes_grid_and_origin_are_kept(tmp_path: Path) -> None:
+    made = stitched()
+    read = SyntheticSet.load(tmp_path / "a", made.save(tmp_path / "a"))
+    assert read.images.dtype == torch.uint8
+    assert read.image_bytes == made.images.numel()
+    assert (read.grid, read.factor) == (2, 1)
+    assert all(torch.equal(value, read.tensors()[name]) for name, value in made.tensors().items())
+    assert torch.equal(read.pixels, made.images.float() / 255)
+    images, labels = read.decode()
+    assert torch.equal(images, read.pixels), "students see stitched images whole"
+    assert torch.equal(labels, made.labels)
+    assert read.split(1).origin is not None
+    assert torch.equal(read.split(1).images, made.images[[0, 2]])
+
+
+def test_stitched_stages_merge_and_come_apart() -> None:
+    first, second = stitched(0, 0, 1), stitched(1, 0, 1)
+    both = merge([second, first])
+    assert both.origin is not None
+    assert first.origin is not None
+    assert second.origin is not None
+    assert torch.equal(both.origin, torch.cat([first.origin, second.origin]))
+    assert both.images.dtype == torch.uint8
+    assert torch.equal(both.only(1).images, second.images)
+    with pytest.raises(ValueError, match="differ in grid"):
+        merge([first, dataclasses.replace(second, grid=1)])
+
+
+def test_sets_without_a_grid_are_as_they_were() -> None:
+    plain = part(0, 1)
+    assert "grid" not in plain.facts()
+    assert set(plain.tensors()) == {"images", "labels", "stage"}
+
+
+def test_a_stitched_set_is_shown_and_exported(tmp_path: Path) -> None:
+    made = stitched()
+    preview(made, made, tmp_path / "a.png", "stitched")
+    assert (tmp_path / "a.png").stat().st_size > 0
+    assert export(made, "npz", tmp_path / "out") == 4
+    with np.load(tmp_path / "out" / "set.npz", allow_pickle=False) as arrays:
+        assert (arrays["images"] == made.images.permute(0, 2, 3, 1).numpy()).all(), "to the byte"
+
+
+def test_what_no_stitched_set_is() -> None:
+    made = stitched()
+    with pytest.raises(ValueError, match="bytes are shares 0-1, not normalised pixels"):
+        dataclasses.replace(made, space="normalised")
+    with pytest.raises(ValueError, match="grid of at least 1 and an origin of each image"):
+        dataclasses.replace(made, grid=0)
+    with pytest.raises(ValueError, match="origin of each image"):
+        dataclasses.replace(made, origin=torch.zeros(3, 4, dtype=torch.int64))

@@ -186,7 +186,7 @@ def test_networks_are_functions_of_their_weights(network: dict[str, Any], size: 
     ({"architecture": "resnet"}, 8, "images of 8 px have maps of 1 x 1 in stage 4 .* of at least 9 px"),
     ({"architecture": "resnet", **AP}, 15, "maps of 1 x 1 in stage 4 .* of at least 16 px"),
     ({"architecture": "resnet", "stem": "3x3_pool"}, 16, "maps of 1 x 1 in stage 4"),
-    ({"architecture": "resnet", "depth": 34}, 32, "a residual network has depth 10, 18, not 34"),
+    ({"architecture": "resnet", "depth": 34}, 32, "a residual network has depth 10, 18, 50, 101, not 34"),
     ({"architecture": "resnet", "stem": "3x"}, 32, "no stem is called '3x'"),
     ({"architecture": "resnet", "downsampling": "avgg"}, 32, "did you mean 'avg'"),
     ({"architecture": "resnet", "head": "flat"}, 32, "did you mean 'flatten'"),
@@ -213,7 +213,8 @@ def test_presets_are_the_defaults_and_choices_those_of_the_modules() -> None:
     for name, module in (("alexnet", alexnet.AlexNet), ("vgg", vgg.VGG), ("resnet", resnet.ResNet)):
         found = {key: value.default for key, value in inspect.signature(module).parameters.items()}
         own = {key: value for key, value in found.items() if value is not inspect.Parameter.empty}
-        assert own == presets.NETWORK_DEFAULTS[name]
+        assert own == {**presets.NETWORK_DEFAULTS[name], **presets.NETWORK_OPTIONS.get(name, {})}
     assert presets.CHOICES["stem"] == resnet.STEMS
     assert presets.CHOICES["downsampling"] == resnet.DOWNSAMPLINGS
     assert presets.CHOICES["head"] == resnet.HEADS
+    assert presets.CHOICES["initialisation"] == resnet.INITIALISATIONS

@@ -102,6 +102,7 @@ def message(name: str, wrong: list[str]) -> str:
 def test_every_component_method_network_and_built_in_source_has_its_values() -> None:
     pinned = set(CASES) | {other for _, others in CASES.values() for other in others}
     needs_files = {"cifar10", "cifar100"}
+    needs_files |= {name for name, entry in registry.SOURCES.items() if entry.facts.get("folder") and name != "folder"}
     assert set(registry.COMPONENTS) <= set(CASES)
     assert {*registry.METHODS, *registry.NETWORKS, *registry.SOURCES} - needs_files <= pinned
 

@@ -40,6 +40,7 @@ from ddlib.sets.preview import preview
 from ddlib.sets.synthetic import SyntheticSet, merge
 from ddlib.streams import Streams
 from ddlib.train.evaluate import evaluate
+from ddlib.train.lessons import lessons
 
 HOW = {"kind": "zca", "eps": 0.1, "whitening": 1}
 
@@ -61,8 +62,7 @@ def set_of(method: str = "random", stored: bool = True, **over: Any) -> Syntheti
     asked = problem(data=white())
     made = condense(recipe(method, asked, **over), asked)
     spec = {"classes": list(range(10)), "stage": 0}
-    factor = recipe(method, asked, **over).factor
-    part = condense_job._set(spec, asked.data, factor, 2, made.learned)
+    part = condense_job._set(spec, asked.data, recipe(method, asked, **over), 2, made.learned, None)
     return merge([part]).with_fit(by()) if stored else part
 
 
@@ -329,7 +329,8 @@ def test_only_test_data_whitened_alike_score_a_set(tmp_path: Path) -> None:
         made.save(tmp_path / "set.safetensors")
         write_manifest(tmp_path / "card.json", "set", {}, {"set": tmp_path / "set.safetensors"}, made.facts())
         spec = {"set": "set", "protocol": PROTOCOL, "labels": "hard"}
-        return evaluate_job._source(Namespace(spec=spec, source=tmp_path / "card.json"), job, test)
+        given = Namespace(spec=spec, source=tmp_path / "card.json", labels=None, teacher=None)
+        return lessons(evaluate_job._source(given, job, test)[0], PROTOCOL)
 
     made, test = set_of(), white(test=True)
     (lesson,) = source(made, test)

@@ -75,6 +75,8 @@ ALL = DATA | A | B | made("digits__random") | WHOLE | shown()
 class Tiny:
     """A checkout in a folder, with its configuration to change and Snakemake to ask."""
 
+    patience = 300  # seconds for one command
+
     def __init__(self, folder):
         self.folder, self.results = folder, folder / "results"
         self.config = copy.deepcopy(CONFIG)
@@ -120,7 +122,7 @@ class Tiny:
         kept |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(self.folder), **environment}
         command = [sys.executable, *words]
         return subprocess.run(
-            command, cwd=self.folder, env=kept, capture_output=True, text=True, timeout=300, check=False
+            command, cwd=self.folder, env=kept, capture_output=True, text=True, timeout=self.patience, check=False
         )
 
     def job(self, name, *words):

@@ -13,13 +13,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from small import MATCHING, NETWORK, PROTOCOL, TRAINING, digits, problem, recipe, snapshots_of, synthetic
+from small import (
+    MATCHING,
+    NETWORK,
+    PROTOCOL,
+    TRAINING,
+    digits,
+    equipped,
+    problem,
+    recipe,
+    settings,
+    snapshots_of,
+    synthetic,
+)
+from small import table as score_table
 from version_pieces import (
     Values,
     augment,
     convnet,
     data,
     exact,
+    folder,
     gradient,
     in_float64,
     network,
@@ -38,12 +52,17 @@ from ddlib.methods.driver import condense
 from ddlib.pool import view
 from ddlib.pool.condition import Conditioning
 from ddlib.pool.member import MemberTraining
+from ddlib.pool.observer import Observer, check, confusion
+from ddlib.pool.observer import build as build_observer
+from ddlib.protocol_settings import evaluation_epochs
+from ddlib.sets.labelling import make
 from ddlib.sets.synthetic import SyntheticSet, merge
 from ddlib.streams import Batches, Streams
 from ddlib.train.evaluate import Labelled, evaluate, steps_of
+from ddlib.train.lessons import lessons
 from ddlib.train.loop import Learning, State, Trainer
 from ddlib.train.losses import mixed_cross_entropy
-from ddlib.train.schedules import decayed, evaluation_epochs
+from ddlib.train.schedules import decayed
 from ddlib.train.scoring import logits_of
 from ddlib.train.sgd import sgd_step, zero_velocity
 from ddlib.transforms.perturb import NORMS, Perturbation, direction
@@ -213,6 +232,27 @@ def evaluation() -> Values:
     }
 
 
+def labels() -> Values:
+    """Views and what is said of them, and a student taught by it as RDED teaches."""
+    protocol = {**PROTOCOL, "augment": "shuffle_resized_flip", "dialect": "crops", "grid": "set", "loss": "kl"}
+    protocol |= {"optimiser": "adamw", "temperature": 4.0, "mix_probability": 1.0}
+    with in_float64():
+        facts = {"grid": 2, "labels": torch.arange(20) // 2, "stage": torch.zeros(20, dtype=torch.int64)}
+        made = synthetic(1, 2, 5, images=ramp(20, 1, 8, 8), class_names=tuple("abcdefghij"), **facts)
+        told = {"seed": 3, "teacher": "t", "precision": "fp32"}
+        view, still = (
+            make(kind, made, lambda x: x.flatten(1) @ ramp(64, 10), protocol, **told) for kind in ("per_view", "static")
+        )
+        source = lessons(made, protocol, view)[0].source
+        learning, streams = Learning.of(protocol, grid=2), Streams(3, "evaluate")
+        trainer = Trainer(network(), learning, source, streams, "student")
+        start = State.of(network(), "adamw")
+        state, totals = trainer.run(start, view.batches(1), (0, 1), replay=view.replay(1, 2, "cpu"))
+    values = {name.replace("/", "_"): value for name, value in view.tensors.items()}
+    params = torch.cat([value.flatten() for value in state.params.values()])
+    return {**values, "static": still.logits(), "params": params, "loss": float(totals.loss)}
+
+
 def table() -> Values:
     with tempfile.TemporaryDirectory() as name:
         rows = [_cell(Path(name), method, seed) for method in ("idc", "random") for seed in range(5)]
@@ -262,10 +302,37 @@ STARTED = (
 )
 STARTED += ("idc", "convnet")
 
+
 # name of a component, network, method or source -> (what is computed, the components its results stand on besides)
+def scores() -> Values:
+    """What crops are drawn, their order by an observer that knows a little, and what is selected and stitched."""
+    found: Values = {}
+    scored = score_table(10, 2, 2, 0)
+    found["table"] = [scored.file[:3], scored.box[:3]]
+    for name in ("rded", "crops"):
+        asked = equipped(name, problem(range(2)), settings(name, factor=2))
+        made = condense(recipe(name, asked, factor=2), asked)
+        assert made.origin is not None
+        found[name] = [made.origin, made.images]
+    for name in ("herding", "kmeans"):
+        found[name] = condense(recipe(name), problem(range(2))).images
+    return found
+
+
+def observer() -> Values:
+    """What an observer is taken for, and what is said of it."""
+    shape = {"channels": 1, "size": 8, "classes": 10}
+    net = build_observer({**NETWORK, "version": 1}, shape)
+    judge = Observer(net, State.of(net), "", "", 8)
+    found = confusion(judge, digits(), 5)
+    checked = check(found + 50 * np.eye(10, dtype=np.int64), [str(label) for label in range(10)], 0.9, 0.1, "", "")
+    return {"confusion": found, "accuracy": checked["accuracy"], "images": checked["images"]}
+
+
 CASES: dict[str, tuple[Callable[[], Values], tuple[str, ...]]] = {
     "streams": (streams, ()),
     "data": (data, ("streams", "digits")),
+    "folder": (folder, ("data", "streams")),
     "whitening": (whitening, ("digits",)),
     "packing": (packing, ()),
     "augment": (augment, ()),
@@ -292,8 +359,15 @@ CASES: dict[str, tuple[Callable[[], Values], tuple[str, ...]]] = {
     "view": (views, ()),
     "sets": (sets, ("packing",)),
     "evaluate": (evaluation, ("data", "digits", "streams", "augment", "train", "convnet")),
+    "labels": (labels, ("streams", "packing", "augment", "train", "evaluate", "convnet")),
+    "observer": (observer, ("data", "digits", "convnet")),
+    "scores": (
+        scores,
+        ("data", "digits", "streams", "packing", "augment", "driver", "rded", "crops", "herding", "kmeans"),
+    ),
     "table": (table, ()),
     "convnet": (convnet, ()),
     **{name: (functools.partial(transfer, name), ()) for name in ("alexnet", "vgg", "resnet")},
+    **{name: (functools.partial(transfer, name), ()) for name in ("densenet", "torchvision")},
     "random": (methods, ("data", "digits", "streams", "packing", "initial")),
 }  # fmt: skip

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from folders import encoded, prepared
+from PIL import Image
 from small import NETWORK, digits
 from torch import Tensor
 
@@ -99,6 +103,21 @@ def data() -> Values:
     }
 
 
+def folder() -> Values:
+    """An image folder of working size already: what of it is read, in what order, and what is tested on."""
+    with tempfile.TemporaryDirectory() as made:
+        for number, name in enumerate("abcd" * 5):
+            pixels = np.random.default_rng(number).integers(0, 256, (16, 20, 3), dtype=np.uint8)
+            place = Path(made) / "images" / name / f"{number}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(encoded(Image.fromarray(pixels)))
+        spec: dict[str, Any] = {"classes": 3, "class_seed": 4, "test_share": 0.2, "heldout": 0.25, "size": 16}
+        train, test = prepared(Path(made), **spec, normalisation="own")
+        parts = [data.tensors() | {"ends": torch.tensor(data.mean + data.std)} for data in (train, test)]
+        found = {f"{part}_{name}": value.double() for part, own in enumerate(parts) for name, value in own.items()}
+        return found | {"classes": [ord(name) for name in train.class_names]}
+
+
 def packing() -> Values:
     x, labels = ramp(3, 2, 7, 7), torch.arange(3)
     kinds: list[tuple[str, int | None]] = [("single", None), ("multi", None), ("bound", 8)]
@@ -166,9 +185,19 @@ def optim() -> Values:
 
 def transfer(architecture: str) -> Values:
     """Networks of transfer, on the smallest images they take and with few maps where they have a width."""
-    options: dict[str, dict[str, Any]] = {"alexnet": {}, "vgg": {"norm": "batch"}, "resnet": {"depth": 10, "width": 4}}
-    variants = {"": {}, "avg": {"downsampling": "avg", "head": "flatten"}} if architecture == "resnet" else {"": {}}
-    size, found = {"alexnet": 8, "vgg": 32, "resnet": 16}[architecture], {}
+    options: dict[str, dict[str, Any]] = {
+        "alexnet": {},
+        "vgg": {"norm": "batch"},
+        "resnet": {"depth": 10, "width": 4},
+        "densenet": {"growth": 2},
+        "torchvision": {"name": "shufflenet_v2_x0_5", "dropout": False},
+    }
+    variants: dict[str, dict[str, Any]] = {"": {}}
+    if architecture == "resnet":
+        deep = {"depth": 50, "width": 4, "norm": "batch", "initialisation": "fan_out"}
+        variants |= {"avg": {"downsampling": "avg", "head": "flatten"}}
+        variants |= {"_bottlenecks": deep, "_bottlenecks_avg": {**deep, "norm": "instance", "downsampling": "avg"}}
+    size, found = {"alexnet": 8, "vgg": 32, "resnet": 16, "densenet": 8, "torchvision": 32}[architecture], {}
     for name, more in variants.items():
         with in_float64():
             named = {"architecture": architecture, **options[architecture], **more}

@@ -5,6 +5,8 @@ dialects in use: ``idc`` as in snu-mllab/Efficient-Dataset-Condensation (ceac95a
 of the listed crop, scale and rotate, then cutout; ``mtt`` as in GeorgeCazenavette/mtt-distillation (50dccea): exactly
 one of the listed groups a call, samplers with align_corners. "Siamese": real and synthetic images get the same draws.
 
+A third dialect, ``crops``, is that of 224 px pipelines and no siamese one: see ddlib/augment/cropping.py.
+
 **Differs**: IDC's `translate`, which no published recipe uses, is not there. Draws come from keyed streams, all of an
 outer iteration at once, in no official order.
 """
@@ -18,10 +20,11 @@ import numpy as np
 from torch import Tensor
 
 from ddlib import registry
+from ddlib.augment import cropping
 from ddlib.augment import ops as operations
 
 GROUPS = ("color", "crop", "cutout", "flip", "scale", "rotate")
-DIALECTS = ("idc", "mtt")
+DIALECTS = ("idc", "mtt", "crops")
 COLOUR = ("brightness", "saturation", "contrast")
 _ONE_OF = ("crop", "scale", "rotate")
 _KEYS = {
@@ -38,19 +41,25 @@ _KEYS = {
 class Augmentation:
     """`ops`: groups of color, crop, cutout, flip, scale, rotate joined by ``_`` ("" or "none": no augmentation).
 
-    ValueError for an unknown or repeated group, or an unknown dialect.
+    In the dialect `crops` groups are shuffle, resized, flip, jitter, lighting; `grid`: patches a side that are
+    shuffled; `area`: least and largest share of the image that a crop takes, () for 1 / grid to 1. ValueError for an
+    unknown or repeated group, or an unknown dialect.
     """
 
     ops: str = "color_crop_cutout"
     dialect: str = "idc"
+    grid: int = 1
+    area: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.dialect not in DIALECTS:
             raise ValueError(f"no dialect is called {self.dialect!r}: {registry.nearest(self.dialect, DIALECTS)}")
+        known = cropping.GROUPS if self.dialect == "crops" else GROUPS
         for group in self.groups:
-            if group not in GROUPS:
+            if group not in known:
                 raise ValueError(
-                    f"no augmentation is called {group!r} (in {self.ops!r}): {registry.nearest(group, GROUPS)}"
+                    f"no augmentation is called {group!r} (in {self.ops!r}, dialect {self.dialect}): "
+                    f"{registry.nearest(group, known)}"
                 )
         if len(set(self.groups)) < len(self.groups):
             raise ValueError(f"the augmentation {self.ops!r} names a group twice: name each once.")
@@ -61,8 +70,15 @@ class Augmentation:
         return () if self.ops in ("", "none") else tuple(self.ops.split("_"))
 
     @property
+    def of_pixels(self) -> bool:
+        """Whether images are augmented before they are normalised."""
+        return self.dialect == "crops"
+
+    @property
     def choices(self) -> tuple[str, ...]:
         """What one call picks one of; empty when there is nothing to pick."""
+        if self.dialect == "crops":
+            return ()
         return self.groups if self.dialect == "mtt" else tuple(group for group in self.groups if group in _ONE_OF)
 
     def draw(
@@ -72,8 +88,10 @@ class Augmentation:
 
         `choice` (shape `calls`, only where there are choices): index in `choices`. crop_rows and crop_cols: shifts in
         pixels; cutout_rows and cutout_cols: centres in pixels (int64). All others: uniform in [0, 1) (float64), what
-        ddlib.augment.ops calls `u`, also `angle`.
+        ddlib.augment.ops calls `u`, also `angle`. (`crops` draws what ddlib.augment.cropping says.)
         """
+        if self.dialect == "crops":
+            return cropping.draw(self.groups, self.grid, self.area, rng, calls, height, width, images)
         shape = calls if images is None else (*calls, images)
         sides = {"rows": height, "cols": width}
         drawn: dict[str, np.ndarray] = {}
@@ -92,7 +110,8 @@ class Augmentation:
         return drawn
 
     def apply(self, x: Tensor, draws: Mapping[str, Tensor], choice: str | None) -> Tensor:
-        """Augment normalised images [N, C, H, W] by one call's draws, each 0-d (shared) or [N] (one an image).
+        """Augment images [N, C, H, W] by one call's draws, each 0-d (shared) or [N] (one an image). They are normalised
+        (`of_pixels`: shares 0-1).
 
         `choice`: the name in `choices` that was picked (None where there is nothing to pick). Pure and
         differentiable in `x`; no host synchronisation, so whole under ``torch.func`` and ``torch.compile``.
@@ -102,6 +121,8 @@ class Augmentation:
                 f"{self.ops!r} ({self.dialect}) picks one of {', '.join(self.choices) or 'nothing'} a call: "
                 f"{choice!r} is none of it."
             )
+        if self.dialect == "crops":
+            return cropping.apply(x, draws)
         if self.dialect == "mtt":
             return x if choice is None else _apply(choice, x, draws, align=True)
         for group in ("flip", "color", choice, "cutout"):

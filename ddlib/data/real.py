@@ -3,9 +3,10 @@
 Images stay uint8 in the order of the source, so that index lists published for a data set apply and 60,000 CIFAR images
 fit on any device. A whitened data set (ddlib/data/whitening.py) holds its pixels besides, as they were computed once
 when it was prepared: for CIFAR-10 they take 0.7 GB of disk, a second to read, and are the same on every device, where
-computing them would take a CPU core 13 s in every job, or more than that within one epoch. Train and test are separate
-files; only `evaluate` ever reads the test file. `heldout` marks an
-optional slice of train that is kept apart for choices (0 in the papers' presets).
+computing them would take a CPU core 13 s in every job, or more than that within one epoch. Images of a folder
+(ddlib/data/folder.py) are memory-mapped, and stay on the host where they are more than the machine's `resident_mb`.
+Train and test are separate files; only `evaluate` ever reads the test file. `heldout` marks an optional slice of train
+that is kept apart for choices (0 in the papers' presets).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ddlib.artifacts import ArtifactError, digest, load_file, read_manifest, save_tensors, write_manifest
+from ddlib.data.host import HostImages, of_folder
 from ddlib.streams import Streams
 
 
@@ -31,11 +33,12 @@ class RealData:
 
     `images` uint8 [N, C, H, W], `labels` int64 [N], `heldout` bool [N]; a pixel is images / `scale`, a share 0-1
     (scale: 255, or 16 for the digits); `mean` and `std` per channel, as shares 0-1; `flip`: may be mirrored when
-    augmented; `class_names`: by label. Whitened data also have `whitened`, their pixels float32 [N, C, H, W], and
-    `whitening`, the digest of the fit (that of the training part); then mean is 0 and std 1.
+    augmented; `class_names`: by label. `images` may stay on the host (:class:`HostImages`) while the rest is on a
+    device; :meth:`pixels` are always where `labels` are. Whitened data also have `whitened`, their pixels float32 [N,
+    C, H, W], and `whitening`, the digest of the fit (that of the training part); then mean is 0 and std 1.
     """
 
-    images: Tensor
+    images: Tensor | HostImages
     labels: Tensor
     class_names: tuple[str, ...]
     scale: float
@@ -104,21 +107,22 @@ class RealData:
     def _normalisation(self) -> tuple[Tensor, Tensor]:
         shape = (1, self.channels, 1, 1)
         mean, std = (torch.tensor(v, dtype=torch.float64).reshape(shape) for v in (self.mean, self.std))
-        return mean.to(self.images.device), std.to(self.images.device)
+        return mean.to(self.labels.device), std.to(self.labels.device)
 
     def to(self, device: str | torch.device) -> RealData:
-        """The same data on `device`."""
-        return self._each(lambda values: values.to(device))
+        """The same data on `device` (but for images that stay on the host)."""
+        return self._each(lambda values: values if isinstance(values, HostImages) else values.to(device))
 
     def pixels(self, index: Tensor | np.ndarray | slice) -> Tensor:
-        """Images at `index` (int64 [n], or a slice) as float32 [n, C, H, W]: shares 0-1, or whitened (see `space`)."""
+        """Images at `index` (int64 [n], or a slice) as float32 [n, C, H, W], on the device of `labels`: shares 0-1, or
+        whitened (see `space`)."""
         if isinstance(index, np.ndarray):
             index = torch.from_numpy(index)
         if isinstance(index, Tensor):
             index = index.to(self.images.device)
         if self.whitened is not None:
             return self.whitened[index]
-        return self.images[index].to(torch.float32) / self.scale
+        return self.images[index].to(self.labels.device).to(torch.float32) / self.scale
 
     def normalise(self, x: Tensor) -> Tensor:
         """Pixels [n, C, H, W] to (x - mean) / std, in the dtype and on the device of `x`."""
@@ -158,16 +162,19 @@ class RealData:
         return self._take(self.heldout)
 
     def _take(self, keep: Tensor) -> RealData:
-        return self._each(lambda values: values[keep])
+        return self._each(lambda values: values.take(keep) if isinstance(values, HostImages) else values[keep])
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> RealData:
-        changed: dict[str, Any] = {name: change(values) for name, values in self.tensors().items()}
+    def _each(self, change: Callable[[Tensor | HostImages], Tensor | HostImages]) -> RealData:
+        held = {name: getattr(self, name) for name in ("images", "labels", "heldout", "whitened")}
+        changed: dict[str, Any] = {name: change(values) for name, values in held.items() if values is not None}
         return dataclasses.replace(self, **changed)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What it has of every image, by name."""
-        held = {name: getattr(self, name) for name in ("images", "labels", "heldout", "whitened")}
-        return {name: values for name, values in held.items() if values is not None}
+        """What it has of every image, by name; ValueError if its images stay on the host."""
+        if isinstance(self.images, HostImages):
+            raise ValueError(f"the images of {self.name} stay on the host: they are no tensor")
+        held = {"images": self.images, "labels": self.labels, "heldout": self.heldout}
+        return held if self.whitened is None else {**held, "whitened": self.whitened}
 
     def save(self, folder: str | Path, part: str, spec: Mapping[str, Any], whitening: str | Path | None = None) -> Path:
         """Write {part}.safetensors and the manifest {part}.json (kind "data") in `folder`; return the manifest's
@@ -180,10 +187,11 @@ class RealData:
         save_tensors(tensors, self.tensors(), {"part": part})
         files = {"tensors": tensors} if whitening is None else {"tensors": tensors, "whitening": Path(whitening)}
         manifest = folder / f"{part}.json"
-        write_manifest(manifest, "data", spec, files, self._facts())
+        write_manifest(manifest, "data", spec, files, self.facts())
         return manifest
 
-    def _facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
+        """What the manifest says of it."""
         return {
             "name": self.name,
             "count": len(self.images),
@@ -200,10 +208,22 @@ class RealData:
         }
 
     @classmethod
-    def load(cls, manifest_path: str | Path, device: str | torch.device = "cpu") -> RealData:
-        """Read what `save` wrote (hash checked). ArtifactError if the tensors are not the manifest's."""
+    def load(
+        cls,
+        manifest_path: str | Path,
+        device: str | torch.device = "cpu",
+        machine: Mapping[str, Any] | None = None,
+    ) -> RealData:
+        """Read what `save`, or ddlib/data/folder.py, wrote (hash checked). ArtifactError if the tensors are not the
+        manifest's.
+
+        `machine`: its `resident_mb` says how many megabytes of images may be moved to `device`; data sets with
+        `cache: false` also need `data_dir`, as their images are decoded from it.
+        """
         manifest = read_manifest(manifest_path, "data")
-        tensors, _ = load_file(manifest_path, manifest, "tensors")
+        tensors: dict[str, Any] = dict(load_file(manifest_path, manifest, "tensors")[0])
+        if "images" not in tensors:
+            tensors["images"] = of_folder(Path(manifest_path), manifest, tensors["labels"], machine or {})
         facts = manifest["result"]
         data = cls(
             class_names=tuple(facts["class_names"]),

@@ -102,14 +102,15 @@ def fitted(train: RealData, how: Mapping[str, Any], folder: str | Path) -> tuple
     if how["kind"] != "zca":
         raise ValueError(f"whitening is zca, not {how['kind']!r}")
     seen, path = train.fit(), Path(folder) / FILE
-    wanted = digest([dict(how), seen.scale, content_hash({"images": seen.images})])
+    images = seen.tensors()["images"]
+    wanted = digest([dict(how), seen.scale, content_hash({"images": images})])
     for other in dict.fromkeys((path, *sorted(path.parent.parent.glob(f"*/{FILE}")))):
         there = _stored(other)
         if there is not None and there.fitted == wanted:
             if other != path:
                 there.save(path)
             return there, path
-    made = fit(seen.images, float(how["eps"]), seen.scale, wanted)
+    made = fit(images, float(how["eps"]), seen.scale, wanted)
     made.save(path)
     return made, path
 
@@ -127,7 +128,8 @@ def _stored(path: Path) -> Whitening | None:
 
 def whitened(data: RealData, by: Whitening) -> RealData:
     """A part of a data set (train or test) in whitened pixels: float32, mean 0 and std 1 (no normalisation besides)."""
-    pixels = torch.cat([by.apply(part.double() / data.scale).float() for part in torch.split(data.images, AT_ONCE)])
+    parts = torch.split(data.tensors()["images"], AT_ONCE)
+    pixels = torch.cat([by.apply(part.double() / data.scale).float() for part in parts])
     ends = {"mean": (0.0,) * data.channels, "std": (1.0,) * data.channels}
     return dataclasses.replace(data, whitened=pixels, whitening=by.fitted, **ends)  # type: ignore[arg-type]
 

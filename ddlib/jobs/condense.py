@@ -24,6 +24,8 @@ def main() -> None:
     options.add_argument(
         "--events", type=Path, help="the block of the member whose forgetting counts choose real images"
     )
+    options.add_argument("--scores", type=Path, help="manifest of the score table that crops are picked from")
+    options.add_argument("--observer", type=Path, help="manifest of the observer whose features images are picked by")
     options.add_argument("--earlier", type=Path, nargs="*", default=[], help="manifests of the stages before")
     given = options.parse_args()
     spec = given.spec
@@ -40,6 +42,7 @@ def main() -> None:
 
 
 def _condense(given: Namespace, job: Job) -> None:
+    from ddlib.data.native import open_native
     from ddlib.data.real import RealData
     from ddlib.methods.driver import condense
     from ddlib.methods.recipe import Problem
@@ -48,7 +51,8 @@ def _condense(given: Namespace, job: Job) -> None:
     spec = given.spec
     checkpoint = job.checkpoint()
     job.go_on_as(checkpoint)
-    data = RealData.load(given.train, job.device).fit()
+    real = RealData.load(given.train, job.device, job.machine)
+    data = real.fit()
     manifest = read_manifest(given.train, "data")
     job.events.dataset(data.name, manifest["files"]["tensors"]["sha256"], given.train)
     chosen = _chosen(given, data)
@@ -67,6 +71,9 @@ def _condense(given: Namespace, job: Job) -> None:
         earlier_stages(given.earlier),
         spec.get("condition"),
         chosen if whole else None,
+        scores=_scores(given),
+        native=open_native(given.train, real, job.machine),
+        observe=_observer(given, job, data),
     )
     recipe = registry.lookup(registry.METHODS, spec["method"], "method").load()(spec["settings"], problem)
     if recipe.objective is not None:
@@ -88,6 +95,27 @@ def _chosen(given: Namespace, data: Any) -> Any:
     asked = given.spec["discard"]
     counted = load_file(given.events, read_manifest(given.events, "block"), f"member{asked['member']}/events")[0]
     return data.between(counted["forgotten"], asked["low"], asked["high"])
+
+
+def _scores(given: Namespace) -> Any:
+    """The score table, where crops are picked from one."""
+    if given.scores is None:
+        return None
+    from ddlib.sets.scores import ScoreTable
+
+    entry = read_manifest(given.scores, "scores")["files"]["scores"]
+    return ScoreTable.load(given.scores.parent / entry["path"], entry["sha256"])
+
+
+def _observer(given: Namespace, job: Job, data: Any) -> Any:
+    """The observer, where images are picked by its features."""
+    if given.observer is None:
+        return None
+    from ddlib.pool.observer import Observer
+
+    observer = Observer.load(given.observer, job.device, job.machine["precision"])
+    observer.fits(data, str(given.observer))
+    return observer
 
 
 def earlier_stages(parts: list[Path]) -> SyntheticSet | None:
@@ -134,11 +162,12 @@ def _save(given: Namespace, problem: Any, recipe: Any, made: Any) -> None:
     kinds |= {f"at{outer}": learned for outer, learned in made.snapshots.items()}
     files = {}
     for kind, learned in kinds.items():
-        for ipc, own in zip(problem.budgets, problem.parts(learned["images"]), strict=True):
+        origins = [None] * len(problem.budgets) if made.origin is None else problem.parts(made.origin)
+        for ipc, own, origin in zip(problem.budgets, problem.parts(learned["images"]), origins, strict=True):
             name = part(given.spec["ipc"], ipc, kind)
             suffix = ".safetensors" if name == "set" else f".{name.replace('/', '.')}.safetensors"
             files[name] = given.output.with_suffix(suffix)
-            _set(given.spec, problem.data, recipe.factor, ipc, {**learned, "images": own}).save(files[name])
+            _set(given.spec, problem.data, recipe, ipc, {**learned, "images": own}, origin).save(files[name])
     losses = [[round(loss, 8) for loss in own] for own in made.losses]
     result: dict[str, Any] = {"outer_iterations": recipe.outer_iterations}
     if isinstance(given.spec["ipc"], list):
@@ -152,8 +181,9 @@ def _save(given: Namespace, problem: Any, recipe: Any, made: Any) -> None:
     write_manifest(given.output, "phase", given.spec, files, result)
 
 
-def _set(spec: Any, data: Any, factor: int, ipc: int, learned: Any) -> SyntheticSet:
-    """What was learned of the phase's classes (images [classes x ipc, C, H, W], ...) as a set."""
+def _set(spec: Any, data: Any, recipe: Any, ipc: int, learned: Any, origin: Any) -> SyntheticSet:
+    """What was learned of the phase's classes (images [classes x ipc, C, H, W], ...) as a set. `origin`: the real
+    images that stitched ones show (None: they are not stitched)."""
     import torch
 
     from ddlib.sets.synthetic import SyntheticSet
@@ -163,7 +193,7 @@ def _set(spec: Any, data: Any, factor: int, ipc: int, learned: Any) -> Synthetic
         images=learned["images"].cpu(),
         labels=labels,
         stage=torch.full_like(labels, spec["stage"]),
-        factor=factor,
+        factor=recipe.factor,
         mean=data.mean,
         std=data.std,
         class_names=data.class_names,
@@ -172,6 +202,8 @@ def _set(spec: Any, data: Any, factor: int, ipc: int, learned: Any) -> Synthetic
         whitening=data.whitening,
         soft=learned["soft"].cpu() if "soft" in learned else None,
         step_size=learned["step_size"].cpu().reshape(1) if "step_size" in learned else None,
+        grid=max(recipe.grid, 1),
+        origin=None if origin is None else origin.cpu(),
     )
 
 

@@ -35,7 +35,7 @@ def _condition(given: Namespace, job: Job) -> None:
 
     spec = given.spec
     plan_disk("condition", spec, spec["snapshots"], given.output.parent)
-    data = RealData.load(given.train, job.device)
+    data = RealData.load(given.train, job.device, job.machine)
     earlier = earlier_stages(given.earlier)
     assert earlier is not None
     folder, how = given.output.parent, (job.machine["compile"], job.machine["precision"], job.events)

@@ -17,6 +17,8 @@ def main() -> None:
     options = parser(__doc__, gpu=True)
     options.add_argument("--source", type=Path, required=True, help="a set's card.json, or train.json for `whole`")
     options.add_argument("--test", type=Path, required=True)
+    options.add_argument("--labels", type=Path, help="manifest of the set's soft labels")
+    options.add_argument("--teacher", type=Path, help="manifest of the observer that labels as students train")
     options.add_argument("--table", type=Path, required=True)
     given = options.parse_args()
     names = given.output.with_suffix("").parts
@@ -34,45 +36,63 @@ def _evaluate(given: Namespace, job: Job) -> None:
 
     from ddlib.data.real import RealData
     from ddlib.train.evaluate import evaluate
+    from ddlib.train.lessons import lessons
 
     spec = given.spec
-    test = RealData.load(given.test, job.device)
+    test = RealData.load(given.test, job.device, job.machine)
     manifest = read_manifest(given.test, "data")
     job.events.dataset(test.name, manifest["files"]["tensors"]["sha256"], given.test, "test")
-    source = _source(given, job, test)
-    rows = []
-    for row in evaluate(
-        source,
-        test,
-        spec["students"],
-        spec["protocol"],
-        (test.channels, test.height, test.width),
-        test.classes,
-        spec["seed"],
-        not isinstance(source, list),
-        job.machine["compile"],
-        job.machine["precision"],
-        job.events,
-    ):
-        rows.append(row)
-        job.events.metric(row["repeat"], **{f"accuracy/{row['network']}": row["accuracy"]})
+    held = _source(given, job, test)
+    rows, rates = [], []
+    for protocol, students in _alike(spec, given.labels is not None):
+        source = held if isinstance(held, RealData) else lessons(held[0], protocol, held[1], job.device)
+        if isinstance(source, list) and protocol.get("learned_lr"):
+            rates += [lesson.lr for lesson in source]
+        for row in evaluate(
+            source,
+            test,
+            students,
+            protocol,
+            (test.channels, test.height, test.width),
+            test.classes,
+            spec["seed"],
+            not isinstance(source, list),
+            job.machine["compile"],
+            job.machine["precision"],
+            job.events,
+        ):
+            rows.append(row)
+            job.events.metric(row["repeat"], **{f"accuracy/{row['network']}": row["accuracy"]})
     with atomic_write(given.table) as temporary:
         pd.DataFrame(rows, columns=COLUMNS).to_csv(temporary, index=False)
     result: dict[str, Any] = {"students": len(rows)}
-    if isinstance(source, list) and spec["protocol"].get("learned_lr"):
-        result["learning_rates"] = [lesson.lr for lesson in source]
+    if rates:
+        result["learning_rates"] = rates
     write_manifest(given.output, "evaluation", spec, {"table": given.table}, result)
     job.events.artifact(given.table, "table")
 
 
+def _alike(spec: Any, recorded: bool) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """(protocol, students it is the same for), in the order of the students. `recorded`: on labels that are kept."""
+    from ddlib.protocol_settings import student_protocol
+
+    found: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    for name, network in spec["students"].items():
+        own = student_protocol(spec["protocol"], name, recorded and spec["label"]["kind"] == "per_view")
+        same = next((students for protocol, students in found if protocol == own), None)
+        if same is None:
+            found.append((own, same := {}))
+        same[name] = network
+    return found
+
+
 def _source(given: Namespace, job: Job, test: Any) -> Any:
-    """The whole training data, or the lessons of a synthetic set; refused when its classes are not the test data's."""
+    """The whole training data, or a synthetic set and its labels; refused when its classes are not the test data's."""
     from ddlib.data.real import RealData
     from ddlib.sets.synthetic import SyntheticSet
-    from ddlib.train.lessons import lessons
 
     if given.spec["set"] == "whole":
-        whole = RealData.load(given.source, job.device)
+        whole = RealData.load(given.source, job.device, job.machine)
         _check_space(given.source, whole, test)
         return whole.fit()
     card = read_manifest(given.source, "set")
@@ -84,7 +104,23 @@ def _source(given: Namespace, job: Job, test: Any) -> Any:
             "they are different data sets or orders. Prepare the data the set was made from."
         )
     _check_space(given.source, made, test)
-    return lessons(made, given.spec["protocol"], given.spec["labels"], job.device)
+    return made, _labels(given, job, made)
+
+
+def _labels(given: Namespace, job: Job, made: Any) -> Any:
+    """What students are taught of each image: hard or own, a label store, or a teacher to ask."""
+    if given.teacher:
+        from ddlib.pool.observer import Observer
+
+        teacher = Observer.load(given.teacher, job.device, job.machine["precision"])
+        teacher.fits(made, str(given.teacher))
+        return teacher
+    if given.labels:
+        from ddlib.sets.labels import LabelStore
+
+        entry = read_manifest(given.labels, "labels")["files"]["labels"]
+        return LabelStore.load(given.labels.parent / entry["path"], entry["sha256"])
+    return given.spec["labels"]
 
 
 def _check_space(path: Path, source: Any, test: Any) -> None:

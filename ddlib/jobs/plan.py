@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ddlib import disk, project, todo
+from ddlib.data.layout import expected
 from ddlib.jobs.job import guarded
 from ddlib.paths import BLOCK, MANIFESTS, per
 from ddlib.plan import Plan
@@ -100,7 +101,7 @@ def work(plan: Plan, rule: str, names: dict[str, Any]) -> Work:
     if rule not in ("train_block", "condition", "condense", "evaluate"):
         return []
     spec = plan.spec(rule, names)
-    images = real_images(spec["dataset"])[0]
+    images = real_images(spec["dataset"], plan.config["machine"])[0]
     if rule == "train_block":
         return cost.training(spec, plan.config["pools"][names["pool"]]["network"], images)
     entry = plan.experiments[names["experiment"]]
@@ -143,7 +144,7 @@ def bytes_of(plan: Plan, rule: str, names: dict[str, Any]) -> float:
     if "dataset" not in spec:
         return 0.0
     budgets = sum(map(int, str(names.get("per", names.get("ipc", 0))).split("-")))
-    return cost.left(rule, spec, real_images(spec["dataset"]), budgets)
+    return cost.left(rule, spec, real_images(spec["dataset"], plan.config["machine"]), budgets)
 
 
 def pools(plan: Plan, suite: str, open_jobs: Container[str]) -> list[str]:
@@ -171,9 +172,11 @@ def pools(plan: Plan, suite: str, open_jobs: Container[str]) -> list[str]:
     return lines
 
 
-def real_images(dataset: dict[str, Any]) -> tuple[int, int]:
-    """Images to train on (without those held out), and to test on."""
-    train, test = SOURCES[dataset["source"]].facts["images"]
+def real_images(dataset: dict[str, Any], machine: dict[str, Any]) -> tuple[int, int]:
+    """Images to train on (without those held out), and to test on; those of an image folder are counted if it is
+    there."""
+    facts = SOURCES[dataset["source"]].facts
+    train, test = expected(dataset, machine) if facts.get("folder") else facts["images"]
     return round(train * (1 - dataset["heldout"])), test
 
 

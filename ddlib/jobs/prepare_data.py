@@ -19,8 +19,14 @@ def main() -> None:
     options.add_argument("--test", type=Path, required=True)
     given = options.parse_args()
     spec = given.spec["dataset"]
-    load = registry.lookup(registry.SOURCES, spec["source"], "data source").load()
-    train, test = load(spec, given.machine)
+    source = registry.lookup(registry.SOURCES, spec["source"], "data source")
+    if source.facts.get("folder"):
+        import torch
+
+        torch.set_num_threads(1)  # images are decoded in threads of their own
+        source.load()(given.spec, given.machine, given.train, given.test, say)
+        return
+    train, test = source.load()(spec, given.machine)
     whitening = None
     if "whitening" in spec:
         import torch

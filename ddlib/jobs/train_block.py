@@ -25,7 +25,7 @@ def main() -> None:
         from ddlib.pool.member import MemberTraining
 
         plan_disk("train_block", spec, kept_epochs(spec["snapshots"], spec["training"]["epochs"]), given.output.parent)
-        data = RealData.load(given.train, job.device)
+        data = RealData.load(given.train, job.device, job.machine)
         how = job.machine["compile"], job.machine["precision"], job.events
         train_members(given, job, lambda member: MemberTraining(spec, member, data, given.output.parent, *how))
 

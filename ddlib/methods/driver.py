@@ -23,10 +23,11 @@ from torch import Tensor
 from ddlib.checkpoints import Checkpoint
 from ddlib.events import NullEvents
 from ddlib.methods.recipe import Problem, Recipe
+from ddlib.methods.selection import select
 from ddlib.nn.functional import Params
 from ddlib.objectives.matching import Inner
 from ddlib.progress import progress
-from ddlib.sets.init import initial_images
+from ddlib.sets.init import SELECTED, initial_images
 from ddlib.train.loop import State
 
 # The images have diverged where the mean loss of an outer iteration is so many times that of the very first step.
@@ -39,7 +40,8 @@ class Condensed:
     class by class.
 
     `snapshots` of what is learned and `seconds_at` (spent until then, also in sessions before a kill) by outer
-    iteration; `losses`: of each budget, those of the outer iterations.
+    iteration; `losses`: of each budget, those of the outer iterations; `origin` int64 [N, cells]: the real images that
+    the cells of stitched images show (None: images that are not stitched, or no longer what they began as).
     """
 
     learned: Params
@@ -47,6 +49,7 @@ class Condensed:
     snapshots: dict[int, Params] = field(default_factory=dict)
     losses: list[list[float]] = field(default_factory=list)
     seconds_at: dict[int, float] = field(default_factory=dict)
+    origin: Tensor | None = None
 
     @property
     def images(self) -> Tensor:
@@ -87,9 +90,10 @@ def condense(
         raise ValueError(
             f"there is no outer iteration {beyond[0]} to keep a snapshot of: the method runs {total}, from 1"
         )
-    initial = {"images": _initial(recipe, problem), **recipe.begins}
+    images, origin = _initial(recipe, problem)
+    initial = {"images": images, **recipe.begins}
     if recipe.objective is None or recipe.outer_iterations == 0:
-        return Condensed(initial, initial)
+        return Condensed(initial, initial, origin=origin)
     events, started = events or NullEvents(), time.monotonic()
     run = _resume(checkpoint, recipe, initial, len(problem.budgets))
     bar = progress(range(run.outer, total), "condensing", "outer iterations", events, first=run.outer)
@@ -107,11 +111,13 @@ def condense(
     return Condensed(_stored(run.learned, recipe), begun, run.snapshots, run.losses, run.seconds_at)
 
 
-def _initial(recipe: Recipe, problem: Problem) -> Tensor:
-    """The images every budget begins with."""
+def _initial(recipe: Recipe, problem: Problem) -> tuple[Tensor, Tensor | None]:
+    """The images every budget begins with, and which real images their cells show where they were selected."""
+    if recipe.init in SELECTED:
+        return select(recipe, problem)
     given = recipe.init, problem.begins_from or problem.data, problem.classes
     last = recipe.factor, problem.streams, problem.stage
-    return torch.cat([initial_images(*given, ipc, *last) for ipc in problem.budgets])
+    return torch.cat([initial_images(*given, ipc, *last) for ipc in problem.budgets]), None
 
 
 def _noted(run: _Run, recipe: Recipe, problem: Problem, place: str) -> dict[str, float]:

@@ -9,11 +9,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ddlib.data.native import Native
 from ddlib.data.real import RealData
 from ddlib.nn.functional import Params
 from ddlib.objectives.matching import Execution, Inner
 from ddlib.pool.condition import Conditioning
 from ddlib.pool.draw import Changed, Fresh, FromPool, Start
+from ddlib.sets.realism import Observe
+from ddlib.sets.scores import ScoreTable
 from ddlib.sets.synthetic import SyntheticSet
 from ddlib.streams import Streams
 from ddlib.transforms.sparsify import MaskSource
@@ -63,7 +66,8 @@ class Recipe:
     beginning of each outer iteration, "free" ones never; `partitionable`: whether classes may be condensed in separate
     jobs with the same result; `told`: of each budget, the settings to name where its images diverge; `sound` says what
     is wrong with what was learned (None: nothing), which stops the job; `stored` maps what was learned to what a set
-    holds, as a step size learned as its logarithm.
+    holds, as a step size learned as its logarithm; `grid`: cells a side of stitched images, which are stored as bytes
+    and seen whole; `options`: the settings of a selection (ddlib/methods/selection.py).
     """
 
     init: str
@@ -77,6 +81,8 @@ class Recipe:
     told: tuple[str, ...] = ()
     sound: Callable[[Params], str | None] = nothing_wrong
     stored: Callable[[Params], Params] = dict
+    grid: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def learns(self) -> tuple[str, ...]:
@@ -94,7 +100,8 @@ class Problem:
     `masks`: of each outer iteration, where networks are made sparse; `stage`: of a progressive distillation, from 0;
     `frozen`: the images of its earlier stages, of all classes, which stay as they are; `condition`: how networks that
     start from no pool are trained on these (the settings of a protocol); `begins_from`: the real images that the
-    synthetic ones begin as, where not all of `data`.
+    synthetic ones begin as, where not all of `data`; `scores`: the table crops are taken from, `native`: the images
+    they are cut from, `observe`: the network that judges images, where a method selects any.
     """
 
     data: RealData
@@ -110,6 +117,9 @@ class Problem:
     frozen: SyntheticSet | None = None
     condition: Mapping[str, Any] | None = None
     begins_from: RealData | None = None
+    scores: ScoreTable | None = None
+    native: Native | None = None
+    observe: Observe | None = None
 
     @property
     def budgets(self) -> tuple[int, ...]:
@@ -151,7 +161,7 @@ class Problem:
         if self.frozen is None:
             return None
         device, (ipc,) = self.data.labels.device, self.budgets
-        each = [self.frozen.images[self.frozen.labels == label] for label in self.classes]
+        each = [self.frozen.pixels[self.frozen.labels == label] for label in self.classes]
         stages = len(set(self.frozen.stage.tolist()))
         if wrong := [len(own) for own in each if len(own) != stages * ipc]:
             raise ValueError(

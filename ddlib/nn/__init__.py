@@ -10,12 +10,14 @@ import torch
 from torch import nn
 
 from ddlib import registry
+from ddlib.nn.norm import replace_batch_norm
 
 
 def build(network: Mapping[str, Any], *, channels: int, size: int, classes: int, seed: int) -> nn.Module:
     """The network described by `network`: {"architecture": a name of the registry, other keys: its options}.
 
     Weights are PyTorch's defaults under a CPU generator seeded with `seed`; the caller's generator is untouched.
+    PyTorch's batch norm is replaced by ours, of the same numbers, which functional calls do not change.
     ValueError names an unknown architecture or option, and the nearest known one.
     """
     if "architecture" not in network:
@@ -31,4 +33,5 @@ def build(network: Mapping[str, Any], *, channels: int, size: int, classes: int,
         built = architecture(channels=channels, size=size, classes=classes, **options)
     if not isinstance(built, nn.Module):
         raise ValueError(f"{network['architecture']} built a {type(built).__name__}, not a torch module.")
+    replace_batch_norm(built)
     return built

@@ -1,7 +1,8 @@
 """Networks as pure functions of their weights, for ``torch.func`` and ``torch.compile``.
 
 A functional call leaves the network and every tensor it was given as they were: also the running statistics of
-batch norm, whose new values :func:`with_statistics` returns.
+batch norm, whose new values :func:`with_statistics` returns. PyTorch's own batch norm would write into them: networks
+that have it are refused (:func:`ddlib.nn.norm.replace_batch_norm` gives them ours, as :func:`ddlib.nn.build` does).
 
 A network is made sparse by masks among its buffers: one named ``mask/<name>`` multiplies the parameter `name` in every
 call, so that gradients off it vanish.
@@ -38,8 +39,19 @@ def under_masks(params: Params, buffers: Params) -> tuple[Params, Params]:
     return seen, {name: value for name, value in buffers.items() if not name.startswith(MASK)}
 
 
+def _keeps(net: nn.Module) -> None:
+    """ValueError if a forward of `net` writes into its buffers."""
+    for name, layer in net.named_modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.track_running_stats:
+            raise ValueError(
+                f"{name or type(net).__name__} is PyTorch's {type(layer).__name__}, which writes into the statistics a "
+                "functional call gives it: call ddlib.nn.norm.replace_batch_norm(net) before."
+            )
+
+
 def functional(net: nn.Module) -> Callable[[Params, Params, Tensor], Tensor]:
     """fn(params, buffers, x) -> logits [N, classes], in the mode (train, eval) `net` is in."""
+    _keeps(net)
 
     def call(params: Params, buffers: Params, x: Tensor) -> Tensor:
         logits: Tensor = torch.func.functional_call(net, under_masks(params, buffers), (x,))
@@ -50,6 +62,7 @@ def functional(net: nn.Module) -> Callable[[Params, Params, Tensor], Tensor]:
 
 def with_statistics(net: nn.Module) -> Callable[[Params, Params, Tensor], tuple[Tensor, Params]]:
     """fn(params, buffers, x) -> (logits, the buffers after this forward): for training with batch norm."""
+    _keeps(net)
 
     def call(params: Params, buffers: Params, x: Tensor) -> tuple[Tensor, Params]:
         seen, own = under_masks(params, buffers)
@@ -76,6 +89,7 @@ def functional_features(net: nn.Module) -> Callable[[Params, Params, Tensor], li
     """fn(params, buffers, x) -> the feature maps after each block, for networks that have ``features``."""
     if not callable(getattr(net, "features", None)):
         raise ValueError(f"{type(net).__name__} has no `features`: match gradients, or use a network that has them.")
+    _keeps(net)
     view = _FeatureView(net)
 
     def call(params: Params, buffers: Params, x: Tensor) -> list[Tensor]:

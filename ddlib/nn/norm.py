@@ -4,7 +4,13 @@ Fused kernels (``nn.GroupNorm``, ``nn.InstanceNorm2d``) fall apart into many sma
 do not fuse with their neighbours under ``torch.compile``; these do.
 
 **Differs**: batch norm keeps no ``num_batches_tracked``. It assigns its new running statistics instead of writing
-into the old tensors, so that a functional call never changes what it was given.
+into the old tensors, so that a functional call never changes what it was given. PyTorch's own writes in place: in
+networks that :func:`ddlib.nn.build` makes it is replaced by ours (:func:`replace_batch_norm`).
+
+Batch norm while images are matched (:func:`frozen_statistics`): real and synthetic images of a class are each
+normalised by the statistics of their own batch, as in training, and running statistics stay those of the real data the
+network was trained on. **Differs**: the official codes of gradient matching let every matching forward, of one class
+and of synthetic images too, move them. They are used in evaluation mode alone, in which nothing is matched.
 """
 
 from __future__ import annotations
@@ -27,11 +33,12 @@ class _Affine(nn.Module):
 
     def __init__(self, *shape: int) -> None:
         super().__init__()
+        self.eps = EPS
         self.weight = nn.Parameter(torch.ones(shape))
         self.bias = nn.Parameter(torch.zeros(shape))
 
     def scale(self, x: Tensor, found: Moments, dtype: torch.dtype) -> Tensor:
-        """(x - mean) / sqrt(variance + 1e-5) * weight + bias, in the common type of `dtype` and the weights; `x` and
+        """(x - mean) / sqrt(variance + eps) * weight + bias, in the common type of `dtype` and the weights; `x` and
         the mean from the same origin.
 
         Gain and deviation are multiplied first, and the mean goes into the offset, while they are small, where there
@@ -41,7 +48,7 @@ class _Affine(nn.Module):
         bias: Tensor = self.bias
         if weight.ndim == 1:
             weight, bias = weight[:, None, None], bias[:, None, None]
-        gain = torch.rsqrt(found.variance + EPS) * weight
+        gain = torch.rsqrt(found.variance + self.eps) * weight
         out = torch.addcmul(bias - found.mean * gain, x, gain)
         return out.to(torch.promote_types(dtype, weight.dtype))
 
@@ -104,14 +111,14 @@ class LayerNorm(_Affine):
 
 
 class BatchNorm(_Affine):
-    """Each channel over the batch when training, by running statistics (momentum 0.1, unbiased) in evaluation."""
+    """Each channel over the batch when training, by running statistics (unbiased) in evaluation."""
 
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, channels: int, momentum: float = 0.1) -> None:
+    def __init__(self, channels: int, momentum: float = 0.1, eps: float = EPS) -> None:
         super().__init__(channels)
-        self.momentum = momentum
+        self.momentum, self.eps = momentum, eps
         self.frozen = False
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
@@ -133,6 +140,22 @@ class BatchNorm(_Affine):
         dtype = self.running_mean.dtype
         self.running_mean = keep * self.running_mean + new * mean.to(dtype)
         self.running_var = keep * self.running_var + new * variance.to(dtype) * (count / (count - 1))
+
+
+def replace_batch_norm(net: nn.Module) -> None:
+    """Put :class:`BatchNorm` with the same weights and statistics in the place of every ``nn.BatchNorm2d`` of `net`.
+
+    ValueError for batch norms of another kind: one or three dimensions, without gains or without running statistics.
+    """
+    for name, layer in list(net.named_modules()):
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            if not (isinstance(layer, nn.BatchNorm2d) and layer.affine and layer.track_running_stats):
+                raise ValueError(f"{name} ({layer}) is no batch norm of images with gains and running statistics.")
+            if layer.momentum is None:
+                raise ValueError(f"{name} ({layer}) averages its statistics over all batches: give it a momentum.")
+            ours = BatchNorm(layer.num_features, layer.momentum, layer.eps).to(layer.weight)
+            ours.load_state_dict({key: value for key, value in layer.state_dict().items() if "num_batches" not in key})
+            net.set_submodule(name, ours.train(layer.training))
 
 
 @contextlib.contextmanager

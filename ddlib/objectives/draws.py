@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddlib.augment.showing import to_device
 from ddlib.augment.siamese import Augmentation
 from ddlib.data.real import RealData
 from ddlib.nn.functional import Params
 from ddlib.streams import Batches, Streams
-from ddlib.train.loop import to_device
 
 
 @dataclass(frozen=True)

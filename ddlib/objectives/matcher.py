@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ddlib.augment.siamese import Augmentation
 from ddlib.data.real import RealData
+from ddlib.nn.chance import refuse_dropout
 from ddlib.nn.functional import Params, functional, functional_features, matched_names, split
 from ddlib.nn.norm import frozen_statistics
 from ddlib.objectives.gradient import class_gradients, match_means, match_target, mean_features
@@ -42,6 +43,7 @@ class Matcher:
         precision: str,
         variants: int = 1,
     ) -> None:
+        refuse_dropout(net)
         self.device = data.labels.device
         self.net, self.settings, self.bf16 = net.to(self.device).train(), settings, precision == "bf16"
         self.augment, self.metric = Augmentation(settings["match_augment"]), settings["metric"]

@@ -19,8 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ddlib.augment.showing import to_device
 from ddlib.augment.siamese import Augmentation
 from ddlib.data.real import RealData
+from ddlib.nn.chance import refuse_dropout
 from ddlib.nn.functional import Params, functional
 from ddlib.nn.norm import frozen_statistics
 from ddlib.objectives.matching import Execution, Inner
@@ -30,7 +32,7 @@ from ddlib.registry import nearest
 from ddlib.sets.synthetic import SyntheticSet
 from ddlib.streams import Streams
 from ddlib.train.compiler import Compiler, decide, forward_flops
-from ddlib.train.loop import State, to_device
+from ddlib.train.loop import State
 
 CHOICES = {"engine": tuple(ENGINES), "step_size_as": ("raw", "positive"), "soft_labels": ("none", "expert")}
 LABELLED_AT_ONCE = 512
@@ -57,9 +59,10 @@ class TrajectoryMatching:
         self.settings, self.data, self.experts, self.streams = settings, data, experts, streams
         self.device, self.bf16 = data.labels.device, execution.precision == "bf16"
         _check(settings)
+        refuse_dropout(net)
         self.net = copy.deepcopy(net).to(self.device).train()
         self.std = torch.tensor(data.std, device=self.device).reshape(-1, 1, 1)
-        self.frozen = None if frozen is None else frozen.images.to(self.device)
+        self.frozen = None if frozen is None else frozen.pixels.to(self.device)
         self.labels = self._labels(labels.to(self.device), frozen)
         self.soft = self._frozen_soft(frozen) if settings["soft_labels"] == "expert" else None
         self.batch = min(settings["student_batch"] or len(labels), len(self.labels))

@@ -36,7 +36,7 @@ from ddlib.progress import progress
 from ddlib.streams import Batches, Streams
 from ddlib.train.compiler import Compiler, decide, forward_flops
 from ddlib.train.loop import Learning, State, Trainer
-from ddlib.train.schedules import decayed
+from ddlib.train.schedules import rate
 from ddlib.train.scoring import Scorer
 
 
@@ -112,7 +112,7 @@ class MemberTraining:
         first = rows[-1]["epoch"]
         todo = progress(range(first, epochs), f"member {self.member}", "epochs", self.events, first=first)
         for epoch in todo:
-            factor = decayed(epoch, epochs, self.training["decay_at"], self.training["decay_factor"])
+            factor = rate(self.training, epoch, epochs)
             state, found = self._pass(state, epoch, factor, happened)
             rows.append(self._finish({"epoch": epoch + 1, **found}, state, epoch + 1 in kept, happened))
             if checkpoint is not None and (checkpoint.due or epoch + 1 == epochs):

@@ -69,7 +69,7 @@ def stored_colours(made: SyntheticSet) -> Tensor:
     Whitening goes by place: whitened images that hold several have colours once these are decoded, and are packed anew.
     """
     if made.space != "whitened" or made.factor == 1:
-        return true_colours(made, made.images)
+        return true_colours(made, made.pixels)
     return pack(true_colours(made, made.decode()[0]), len(made.images), made.factor, "area")
 
 

@@ -17,7 +17,10 @@ from ddlib.registry import nearest
 from ddlib.sets.packing import pack
 from ddlib.streams import Streams
 
-KINDS = ("mix", "first", "random", "noise")
+DRAWN = ("mix", "first", "random", "noise")
+SELECTED = ("rded", "crops", "herding", "kmeans")
+KINDS = (*DRAWN, *SELECTED)
+"""Those of DRAWN are made here, those SELECTED in ddlib/methods/selection.py."""
 
 
 def initial_images(
@@ -31,8 +34,8 @@ def initial_images(
     `stage`: of a progressive distillation; `mix` and `first` take the images after those of the stages before.
     ValueError when a class has too few images.
     """
-    if kind not in KINDS:
-        raise ValueError(f"no initialisation is called {kind!r}: {nearest(kind, KINDS)}")
+    if kind not in DRAWN:
+        raise ValueError(f"no initialisation is called {kind!r}: {nearest(kind, DRAWN)}")
     return torch.cat([_class_images(kind, data, label, ipc, factor, streams, stage) for label in classes])
 
 

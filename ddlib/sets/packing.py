@@ -111,13 +111,55 @@ def pack(images: Tensor, n: int, factor: int, mode: str = "nearest") -> Tensor:
             f"{n} stored images at factor {factor} hold {wanted} images, but {images.shape[0]} were given. "
             "Lower the images per class or the factor if the class has no more."
         )
-    rows, cols = (_cell_sides(side, factor) for side in images.shape[2:])
+    return _laid(images, n, factor, (images.shape[2], images.shape[3]), mode)
+
+
+def stitch(patches: Tensor, n: int, factor: int, size: int) -> Tensor:
+    """RDED's stitching: patches [n * factor^2, C, s, s], best first -> `n` images [n, C, size, size].
+
+    Cell k (row-major) of image i is patch k * n + i; of a size that factor does not divide, the first rows and columns
+    of cells are a pixel larger (patches enlarged, nearest). Any dtype.
+    """
+    wanted = n * factor * factor
+    if patches.shape[0] != wanted:
+        raise ValueError(
+            f"{n} images of {factor} x {factor} cells take {wanted} patches, {patches.shape[0]} were given"
+        )
+    return _laid(patches, n, factor, (size, size), "nearest")
+
+
+def to_bytes(shares: Tensor) -> Tensor:
+    """Shares 0-1 as uint8, rounded down as RDED's official code does; what is a whole number but for the last bits of a
+    float stays what it is."""
+    return (shares * 255 + 1e-4).clamp(0, 255).to(torch.uint8)
+
+
+def through_jpeg(images: Tensor, quality: int = 75) -> Tensor:
+    """Images uint8 [n, C, H, W] as they come back from JPEG files (4:2:0), as the official code of RDED stores its own.
+
+    ValueError unless they have one channel or three.
+    """
+    from torchvision.io import decode_jpeg, encode_jpeg
+
+    if images.shape[1] not in (1, 3):
+        raise ValueError(f"a JPEG has 1 or 3 channels, these images have {images.shape[1]}: store them losslessly")
+    return torch.stack([decode_jpeg(encode_jpeg(image.cpu(), quality)) for image in images]).to(images.device)
+
+
+def to_shares(images: Tensor) -> Tensor:
+    """Images as stored, as floats: bytes become shares 0-1, floats stay as they are."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+def _laid(x: Tensor, n: int, factor: int, sides: tuple[int, int], mode: str) -> Tensor:
+    """Cell k of image i is x[k * n + i], resized to the cell; images of `sides` (height, width)."""
+    rows, cols = (_cell_sides(side, factor) for side in sides)
     lines = []
     for i, height in enumerate(rows):
         cells = []
         for j, width in enumerate(cols):
             k = i * factor + j
-            cells.append(F.interpolate(images[k * n : (k + 1) * n], size=(height, width), mode=mode))
+            cells.append(F.interpolate(x[k * n : (k + 1) * n], size=(height, width), mode=mode))
         lines.append(torch.cat(cells, dim=3))
     return torch.cat(lines, dim=2)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from ddlib.artifacts import ArtifactError, load_tensors, save_tensors
 from ddlib.data.real import class_order_hash
 from ddlib.data.whitening import Whitening, unwhiten, whiten
-from ddlib.sets.packing import decode, decode_labels
+from ddlib.sets.packing import decode, decode_labels, to_shares
 
 FORMAT = 1
 SPACES = ("unit", "normalised", "whitened")
@@ -30,7 +30,9 @@ OF_THE_SET = ("step_size", "whitening_mean", "unwhiten")
 class SyntheticSet:
     """A distilled data set.
 
-    `images` float32 [N, C, H, W] as stored; `labels` int64 [N]; `stage` int64 [N]; `soft` [N, classes] or None;
+    `images` [N, C, H, W] as stored, float32 or, of unit space, uint8 (a share is a byte / 255); `labels` int64 [N];
+    `stage` int64 [N]; `soft` [N, classes] or None; `grid`: cells a side of stitched images, which students see whole;
+    `origin` int64 [N, cells] or None: the real image (row of the training part before its `fit()`) each cell shows;
     `factor`: a stored image decodes to factor^2; `step_size` [stages it has] or None (learned step size); `space`: unit
     (shares 0-1), normalised or whitened; `mean`, `std` per channel; `class_names` in label order; `name` of the data
     set. A whitened set has `whitening`, the digest of the fit, and once merged the fit itself: `whitening_mean` [D] and
@@ -51,6 +53,8 @@ class SyntheticSet:
     whitening: str | None = None
     whitening_mean: Tensor | None = None
     unwhiten: Tensor | None = None
+    grid: int = 1
+    origin: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or not len(self.images) == len(self.labels) == len(self.stage):
@@ -60,6 +64,10 @@ class SyntheticSet:
             )
         if self.space not in SPACES:
             raise ValueError(f"pixel space is one of {', '.join(SPACES)}, not {self.space!r}")
+        if self.images.dtype == torch.uint8 and self.space != "unit":
+            raise ValueError(f"bytes are shares 0-1, not {self.space} pixels: store these as float32")
+        if self.grid < 1 or (self.origin is not None and len(self.origin) != len(self.images)):
+            raise ValueError(f"a set has a grid of at least 1 and an origin of each image, not {self.grid}")
         whitening = (self.whitening, self.whitening_mean, self.unwhiten)
         if self.space != "whitened" and any(held is not None for held in whitening):
             raise ValueError(f"a set of {self.space} pixels has no whitening")
@@ -70,6 +78,11 @@ class SyntheticSet:
     def class_order_hash(self) -> str:
         """SHA-256 of the class names in order: a set and test data with another order don't mix."""
         return class_order_hash(self.class_names)
+
+    @property
+    def pixels(self) -> Tensor:
+        """The images as stored, as float32 [N, C, H, W] in the set's space."""
+        return to_shares(self.images)
 
     @property
     def image_bytes(self) -> int:
@@ -83,7 +96,7 @@ class SyntheticSet:
         clamped at the beginning of each outer iteration, not after the last); such a set is clamped when it is made, so
         that what is stored can be shown. Pixels of methods that never clamp (MTT) are as they were learned.
         """
-        return decode(self.images, self.factor, space=self.space), decode_labels(self.labels, self.factor)
+        return decode(self.pixels, self.factor, space=self.space), decode_labels(self.labels, self.factor)
 
     def with_fit(self, fit: Whitening) -> SyntheticSet:
         """The set with the whitening it was made in. ValueError if it was another one."""
@@ -157,13 +170,12 @@ class SyntheticSet:
 
     def take(self, index: Tensor) -> SyntheticSet:
         """The images at `index` (int64 [n])."""
-        soft = None if self.soft is None else self.soft[index]
-        parts = {"images": self.images[index], "labels": self.labels[index], "stage": self.stage[index], "soft": soft}
-        return dataclasses.replace(self, **parts)  # type: ignore[arg-type]
+        parts: dict[str, Any] = {name: value[index] for name, value in self.tensors().items() if name not in OF_THE_SET}
+        return dataclasses.replace(self, **parts)
 
     def tensors(self) -> dict[str, Tensor]:
         """Its tensors by name (those it has)."""
-        names = ("images", "labels", "stage", "soft", *OF_THE_SET)
+        names = ("images", "labels", "stage", "soft", "origin", *OF_THE_SET)
         named = {name: getattr(self, name) for name in names}
         return {name: value for name, value in named.items() if value is not None}
 
@@ -179,6 +191,7 @@ class SyntheticSet:
             "class_order_hash": self.class_order_hash,
             "name": self.name,
             **({"whitening": self.whitening} if self.whitening else {}),
+            **({"grid": self.grid} if self.grid > 1 else {}),
         }
 
     def save(self, path: str | Path) -> str:
@@ -200,7 +213,7 @@ class SyntheticSet:
         if class_order_hash(names) != facts["class_order_hash"]:
             raise ArtifactError(f"a synthetic set of {facts['name']}: its class names don't give its class_order_hash")
         kept = {key: facts[key] for key in ("factor", "space", "name")}
-        held: dict[str, Any] = {**tensors, **kept, "whitening": facts.get("whitening")}
+        held: dict[str, Any] = {**tensors, **kept, "whitening": facts.get("whitening"), "grid": facts.get("grid", 1)}
         return cls(**held, mean=tuple(facts["mean"]), std=tuple(facts["std"]), class_names=names)
 
 

@@ -1,4 +1,7 @@
-"""One step of Adam as a pure function of dictionaries of tensors (Kingma and Ba 2015, arXiv 1412.6980)."""
+"""One step of Adam, or AdamW, as a pure function of dictionaries of tensors.
+
+Kingma and Ba 2015, arXiv 1412.6980; Loshchilov and Hutter 2019, arXiv 1711.05101.
+"""
 
 from __future__ import annotations
 
@@ -45,3 +48,23 @@ def adam_step(
     moved = {f"mean/{n}": value for n, value in zip(names, mean, strict=True)}
     moved |= {f"square/{n}": value for n, value in zip(names, square, strict=True)}
     return dict(zip(names, new, strict=True)), {**moved, "steps": steps}
+
+
+def decays(name: str, value: Tensor) -> bool:
+    """Whether AdamW decays a parameter: weights of more than one axis, not biases and gains, as RDED and SRe2L do."""
+    return "weight" in name and value.ndim > 1
+
+
+def adamw_step(
+    params: Mapping[str, Tensor],
+    moments: Mapping[str, Tensor],
+    grads: Mapping[str, Tensor],
+    lr: float | Tensor,
+    weight_decay: float,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(params, moments) after a step whose decay is apart from the gradient: p <- p (1 - lr weight_decay), then Adam.
+
+    The rule of ``torch.optim.AdamW`` with :func:`decays` as its groups.
+    """
+    shrunk = {n: p * (1 - lr * weight_decay) if weight_decay and decays(n, p) else p for n, p in params.items()}
+    return adam_step(shrunk, moments, grads, lr, 0.0)

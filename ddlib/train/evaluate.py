@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,36 +16,55 @@ from ddlib.events import NullEvents
 from ddlib.progress import progress
 from ddlib.streams import Batches, Streams
 from ddlib.train.compiler import decide, forward_flops
-from ddlib.train.loop import Learning, Source, State, Trainer
-from ddlib.train.schedules import decayed
+from ddlib.train.loop import AT_REST, Learning, Observe, Replay, Source, State, Trainer
+from ddlib.train.schedules import rate
 from ddlib.train.scoring import Scorer
-from ddlib.train.sgd import zero_velocity
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Decoded images float32 [N, C, H, W] with labels [N], as a source of training; `soft` [N, classes] is what is
-    trained on in place of the labels, where it is given."""
+    """Decoded images float32 [N, C, H, W] with labels [N], as a source of training. In place of the labels what is
+    trained on is `soft` [N, classes], shares, or `logits` [N, classes], a teacher's, where they are given. `grid`:
+    patches a side that an image is stitched from."""
 
     images: Tensor
     labels: Tensor
     mean: tuple[float, ...]
     std: tuple[float, ...]
     soft: Tensor | None = None
+    logits: Tensor | None = None
+    grid: int = 1
 
     def pixels(self, index: Tensor) -> Tensor:
         """Images at `index`."""
         return self.images[index.to(self.images.device)]
 
 
+class Recorded(Protocol):
+    """Views of a source, pass by pass, with what a teacher said of them (ddlib.sets.labels)."""
+
+    def batches(self, turn: int) -> list[np.ndarray]:
+        """Indices of the images, batch by batch, in pass `turn` (0, 1, ... without end)."""
+        ...
+
+    def replay(self, turn: int, many: int, device: torch.device) -> Replay:
+        """How the first `many` batches of pass `turn` are shown, and the teacher's logits of them."""
+        ...
+
+
 @dataclass(frozen=True)
 class Lesson:
-    """What a student trains on for `steps`, from the rate `lr` on (None: the protocol's). `index` keys its draws."""
+    """What a student trains on for `steps`, from the rate `lr` on (None: the protocol's). `index` keys its draws.
+
+    Its images are shown as `recorded`, where that is given; a `teacher` is asked for every batch.
+    """
 
     source: Source
     steps: int
     lr: float | None = None
     index: tuple[int, ...] = ()
+    recorded: Recorded | None = None
+    teacher: Observe | None = None
 
 
 def steps_of(protocol: Mapping[str, Any], images: int, whole: bool) -> int:
@@ -58,28 +78,37 @@ def steps_of(protocol: Mapping[str, Any], images: int, whole: bool) -> int:
 
 
 def train_student(
-    trainer: Trainer, state: State, passes: Iterable[int], steps: int, batches: Batches, protocol: Mapping[str, Any]
+    trainer: Trainer,
+    state: State,
+    passes: Iterable[int],
+    steps: int,
+    batches: Batches,
+    protocol: Mapping[str, Any],
+    recorded: Recorded | None = None,
 ) -> State:
     """Train one student for `steps`, pass by pass over its data; the learning rate falls by epochs, or by steps where
-    these are no whole number of epochs, and with `restart_at_decay` the velocity is zeroed then."""
+    these are no whole number of epochs, and with `restart_at_decay` the velocity is zeroed then. What is `recorded` is
+    shown in place of `batches`, which key the draws and say how long a pass is."""
     per_pass = batches.per_pass
     by_epochs = steps % per_pass == 0
-    at, decay, delay = protocol["decay_at"], protocol["decay_factor"], protocol.get("decay_delay", 0)
+    delay = protocol.get("decay_delay", 0)
     before: float | None = None
     for turn in passes:
         first = turn * per_pass
         many = min(per_pass, steps - first)
         rates = [
-            decayed(turn, steps // per_pass, at, decay, delay)
+            rate(protocol, turn, steps // per_pass, delay)
             if by_epochs
-            else decayed(first + step, steps, at, decay, delay * per_pass)
+            else rate(protocol, first + step, steps, delay * per_pass)
             for step in range(many)
         ]
         known = [rates[0] if before is None else before, *rates]
         falls = [step for step, (old, new) in enumerate(pairwise(known)) if old != new]
         rest_at = falls if protocol.get("restart_at_decay", False) else []
         index = (*batches.index, turn)
-        state, _ = trainer.run(state, batches.batches(first, many), index, rates.__getitem__, rest_at=rest_at)
+        own: dict[str, Any] = {"replay": recorded.replay(turn, many, trainer.device)} if recorded else {}
+        order = recorded.batches(turn)[:many] if recorded else batches.batches(first, many)
+        state, _ = trainer.run(state, order, index, rates.__getitem__, rest_at=rest_at, **own)
         before = rates[-1]
     return state
 
@@ -112,7 +141,7 @@ def evaluate(
     if not isinstance(source, Sequence):
         source = [Lesson(source, steps_of(protocol, len(source.labels), whole))]
     taught: Sequence[Lesson] = source
-    learning = Learning.of(protocol)
+    learning = Learning.of(protocol, grid=getattr(taught[0].source, "grid", 1))
     steps, batched = (sum(found) for found in zip(*(_work(lesson, learning) for lesson in taught), strict=True))
     facts = {"train_images": images_of(taught, protocol), "steps": steps}
     device = taught[0].source.labels.device
@@ -124,7 +153,7 @@ def evaluate(
         trainer = Trainer(net, learning, taught[0].source, streams, "student", compiler, precision)
         scorer = Scorer(net, test.labels.device, compiler)
         for repeat in range(protocol["repeats"]):
-            state = State.of(build(repeat).to(device))
+            state = State.of(build(repeat).to(device), learning.optimiser)
             for lesson in taught:
                 state = _teach(trainer, state, lesson, protocol, repeat, f"{name}, repeat {repeat + 1}", events)
             yield {"network": name, "repeat": repeat, "accuracy": scorer.accuracy(state, test), **facts}
@@ -152,12 +181,13 @@ def _teach(
 ) -> State:
     """A student after a lesson; where the optimiser is not carried over, it is at rest before it."""
     if not protocol.get("carry_optimiser", True):
-        state = State(state.params, state.buffers, zero_velocity(state.params))
+        state = State(state.params, state.buffers, AT_REST[trainer.learning.optimiser](state.params))
     count, index = len(lesson.source.labels), (repeat, *lesson.index)
     batches = Batches(trainer.streams, "student_batches", count, trainer.learning.batch, index=index)
     title = f"{title}, stage {lesson.index[0] + 1}" if lesson.index else title
     passes = progress(range(-(-lesson.steps // batches.per_pass)), title, "passes", events)
-    return train_student(trainer.on(lesson.source, lesson.lr), state, passes, lesson.steps, batches, protocol)
+    trainer = trainer.on(lesson.source, lesson.lr, lesson.teacher)
+    return train_student(trainer, state, passes, lesson.steps, batches, protocol, lesson.recorded)
 
 
 def _builder(

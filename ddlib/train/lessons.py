@@ -24,10 +24,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ddlib.presets import LABELS
 from ddlib.registry import nearest
-from ddlib.train.evaluate import Labelled, Lesson, steps_of
+from ddlib.train.evaluate import Labelled, Lesson, Recorded, steps_of
+from ddlib.train.loop import Observe
 
+# Labels that a set has by itself: its classes, or what it was made with.
+OF_THE_SET = ("hard", "own")
 SCHEDULES = ("at_once", "in_sequence", "new_only", "as_many_steps")
 
 
@@ -38,6 +40,8 @@ class Staged(Protocol):
     def stage(self) -> Tensor: ...
     @property
     def factor(self) -> int: ...
+    @property
+    def grid(self) -> int: ...
     @property
     def step_size(self) -> Tensor | None: ...
     @property
@@ -50,28 +54,63 @@ class Staged(Protocol):
     def decode_soft(self) -> Tensor | None: ...
 
 
+class Store(Recorded, Protocol):
+    """What a teacher said of a set's images, or of views of them (ddlib.sets.labels)."""
+
+    @property
+    def kind(self) -> str: ...
+    def check(self, made: Any, protocol: Mapping[str, Any]) -> None: ...
+    def logits(self) -> Tensor: ...
+
+
+Labels = str | Store | Observe
+
+
 def lessons(
-    made: Staged, protocol: Mapping[str, Any], labels: str = "hard", device: str | torch.device = "cpu"
+    made: Staged, protocol: Mapping[str, Any], labels: Labels = "hard", device: str | torch.device = "cpu"
 ) -> list[Lesson]:
     """The lessons of a set by a protocol, decoded and on `device`.
 
-    `labels`: hard (each image's class) or own (the set's soft labels where it has them). A lesson at a learned step
-    size (`learned_lr`) has that of its last stage. ValueError for an unknown schedule or kind of labels, and for a step
-    size that no student can train at.
+    `labels`: hard (each image's class); own (the set's soft labels where it has them); a label store made for this set;
+    or a teacher, which is asked for each batch as students train. A lesson at a learned step size (`learned_lr`) has
+    that of its last stage. ValueError for an unknown schedule or kind of labels, for a store of another set or of other
+    views than the protocol's, and for a step size that no student can train at.
     """
-    if labels not in LABELS:
-        raise ValueError(f"no kind of labels is called {labels!r}: {nearest(labels, LABELS)}")
+    if isinstance(labels, str) and labels not in OF_THE_SET:
+        raise ValueError(
+            f"a set has no labels called {labels!r}: {nearest(labels, OF_THE_SET)} Give the store, or the teacher, "
+            "for others."
+        )
+    if not isinstance(labels, str) and not callable(labels):
+        labels.check(made, protocol)
     stages = sorted(set(made.stage.tolist()))
     new = [int((made.stage == stage).sum()) * made.factor**2 for stage in stages]
     steps = steps_in_turn(protocol, new)
+    told = _told(labels)
     if len(steps) == 1:
-        return [Lesson(labelled(made, labels, device), steps[0][1], learning_rate(made, protocol, len(stages)))]
+        rate = learning_rate(made, protocol, len(stages))
+        return [Lesson(labelled(made, labels, device), steps[0][1], rate, **told)]
+    if "recorded" in told:
+        raise ValueError(
+            f"labels of recorded views are those of a whole set, and the protocol teaches its {len(stages)} stages in "
+            "turn: use schedule: at_once, static labels or an online teacher"
+        )
     own = protocol["schedule"] == "new_only"
     found = []
     for place, (stage, (_, many)) in enumerate(zip(stages, steps, strict=True)):
-        part = labelled(made.only(stage) if own else made.upto(stage), labels, device)
-        found.append(Lesson(part, many, learning_rate(made, protocol, place + 1), (place,) if place else ()))
+        chosen = made.stage == stage if own else made.stage <= stage
+        part = labelled(made.only(stage) if own else made.upto(stage), labels, device, chosen)
+        found.append(Lesson(part, many, learning_rate(made, protocol, place + 1), (place,) if place else (), **told))
     return found
+
+
+def _told(labels: Labels) -> dict[str, Any]:
+    """What a lesson is told beside its images."""
+    if isinstance(labels, str):
+        return {}
+    if callable(labels):
+        return {"teacher": labels}
+    return {"recorded": labels} if labels.kind == "per_view" else {}
 
 
 def steps_in_turn(protocol: Mapping[str, Any], new: Sequence[int]) -> list[tuple[int, int]]:
@@ -100,9 +139,17 @@ def learning_rate(made: Staged, protocol: Mapping[str, Any], number: int) -> flo
     return rate / 2 if first and number >= first else rate
 
 
-def labelled(part: Staged, labels: str, device: str | torch.device) -> Labelled:
-    """A set decoded, on `device`, with soft labels where `labels` is own and it has them."""
+def labelled(part: Staged, labels: Labels, device: str | torch.device, chosen: Tensor | None = None) -> Labelled:
+    """A set decoded, on `device`, with soft labels where `labels` is own and it has them, or with a teacher's logits.
+
+    `chosen` bool [N]: which of the images that a store is of are in this part of them (None: all).
+    """
     images, hard = part.decode()
     soft = part.decode_soft() if labels == "own" else None
     soft = None if soft is None else soft.to(device)
-    return Labelled(images.to(device), hard.to(device), part.mean, part.std, soft)
+    logits = None
+    if not isinstance(labels, str) and not callable(labels) and labels.kind == "static":
+        logits = labels.logits()
+        # Decoded images lie cell by cell, all images' first cells first.
+        logits = (logits if chosen is None else logits[chosen.repeat(part.factor**2)]).to(device)
+    return Labelled(images.to(device), hard.to(device), part.mean, part.std, soft, logits, part.grid)

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-_EPOCHS = ((1, 3000), (10, 2000), (50, 1500), (200, 1000), (500, 500))
+from ddlib.registry import nearest
 
-
-def evaluation_epochs(classes: int, factor: int, ipc: int, limit: int | None = None) -> int:
-    """Epochs IDC trains a student for on ImageNet subsets, by the decoded images per class ipc * factor^2.
-
-    `limit`: the bound on these, where the set was decoded with one. For 100 classes two thirds, cut to hundreds.
-    (On 28 and 32 px data sets IDC always trains 1000.) snu-mllab/Efficient-Dataset-Condensation, ceac95a.
-    """
-    images = ipc * factor**2 if limit is None else min(ipc * factor**2, limit)
-    epochs = next((epochs for most, epochs in _EPOCHS if images <= most), 300)
-    return epochs * 2 // 3 // 100 * 100 if classes == 100 else epochs
+CURVES = ("half_cosine", "cosine", "linear")
 
 
 def multistep_factor(epoch: int, epochs: int, factor: float = 0.2) -> float:
@@ -30,3 +23,29 @@ def decayed(position: int, total: int, decay_at: Sequence[float], factor: float,
     PDD train E + 1 epochs (E even), and their rate falls after epoch index E//2 + 1: a share of 0.5, a delay of 2.
     """
     return float(factor ** sum(position >= int(share * total + 1e-9) + delay for share in decay_at))
+
+
+def curved(kind: str, position: int, total: int) -> float:
+    """Share of the first learning rate at `position` of `total` (epochs or steps), without milestones.
+
+    `half_cosine`: from 1 to a half, (1 + cos(pi e / 2E)) / 2, RDED's "smoothing"; `cosine`: to 0; `linear`: to 0.
+    """
+    if kind == "linear":
+        return 1 - position / total
+    return 0.5 * (1 + math.cos(math.pi * position / (total * (2 if kind == "half_cosine" else 1))))
+
+
+def rate(protocol: Mapping[str, Any], position: int, total: int, delay: int = 0) -> float:
+    """Share of the first learning rate at `position` of `total`, as a protocol's `schedule_lr` says.
+
+    `delay`: positions by which the rate of `multistep` falls later than `decay_at`. ValueError for another schedule,
+    and where the optimiser is to restart at the falls of one that falls all the time.
+    """
+    kind = protocol.get("schedule_lr", "multistep")
+    if kind == "multistep":
+        return decayed(position, total, protocol["decay_at"], protocol["decay_factor"], delay)
+    if kind not in CURVES:
+        raise ValueError(f"no schedule of learning rates is called {kind!r}: {nearest(kind, ('multistep', *CURVES))}")
+    if protocol.get("restart_at_decay", False):
+        raise ValueError(f"restart_at_decay needs a rate that falls in steps (multistep), not {kind}")
+    return curved(kind, position, total)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -20,6 +21,8 @@ from ddlib import project
 from ddlib.config import ConfigError
 from ddlib.guard import disagreement, refusal
 from ddlib.paths import MANIFESTS
+from ddlib.registry import SOURCES
+from ddlib.presets import LABELS
 
 
 def load_plan():
@@ -49,7 +52,12 @@ wildcard_constraints:
     suite=names(PLAN.suites),
     protocol=names(PLAN.config["protocols"]),
     students=names(PLAN.students),
-    labels="hard",
+    labels=names([*LABELS, *PLAN.config["labels"]]),
+    observer=names(PLAN.config["observers"]),
+    views=names(["decoded", *PLAN.config["protocols"]]),
+    mipc=r"\d+",
+    crops=r"\d+",
+    factor=r"\d+",
     at=r"(at\d+/)?",
     ipc=r"\d+",
     per=r"\d+(-\d+)*",
@@ -114,14 +122,16 @@ def condense_inputs(wildcards):
     return PLAN.condense_inputs(**names)
 
 
-def evaluate_inputs(wildcards):
-    """A synthetic set (or all training images, for `whole`) and the test images."""
-    entry = PLAN.experiments[wildcards.experiment]
-    test = f"results/data/{entry['dataset']}/test.json"
-    if entry["method"] == "whole":
-        return {"source": train_of(entry["dataset"]), "test": test}
-    card = "results/sets/{experiment}/ipc{ipc}/seed{seed}/{at}card.json".format(**dict(wildcards))
-    return {"source": card, "test": test}
+def relabel_inputs(wildcards):
+    """A set and the teacher that labels it."""
+    return PLAN.relabel_inputs(**{key: value for key, value in dict(wildcards).items() if key != "views"})
+
+
+def options(input, *names):
+    """Options of a command for those of its named inputs (a file or several) that a job has, quoted."""
+    held = {name: input[name] for name in names if name in input.keys()}
+    words = {name: [found] if isinstance(found, str) else list(found) for name, found in held.items()}
+    return " ".join(shlex.join([f"--{name}", *files]) for name, files in words.items())
 
 
 def import_events():

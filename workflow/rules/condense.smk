@@ -17,13 +17,10 @@ rule condense:
         runtime=48 * 60,
     params:
         spec=spec_of("condense"),
-        selection=lambda w, input: f"--selection {input.selection}" if "selection" in input.keys() else "",
-        masks=lambda w, input: f"--masks {input.masks}" if "masks" in input.keys() else "",
-        events=lambda w, input: f"--events {input.events}" if "events" in input.keys() else "",
-        earlier=lambda w, input: f"--earlier {input.earlier}" if "earlier" in input.keys() else "",
+        given=lambda w, input: options(input, "selection", "masks", "earlier", "events", "scores", "observer"),
     shell:
         "python -m ddlib.jobs.condense --spec {params.spec:q} --machine {resources.machine:q} --gpus {resources.gpu}"
-        " --train {input.train:q} {params.selection} {params.masks} {params.earlier} {params.events} --output {output.manifest:q} --run {output.run:q} 2>&1 | tee {log:q}"
+        " --train {input.train:q} {params.given} --output {output.manifest:q} --run {output.run:q} 2>&1 | tee {log:q}"
 
 
 # Progressive distillation: networks trained on the stages before, and which of their checkpoints a stage starts from.
@@ -45,7 +42,7 @@ rule condition:
         runtime=24 * 60,
     params:
         spec=spec_of("condition"),
-        before=lambda w, input: f"--before {input.before}" if "before" in input.keys() else "",
+        before=lambda w, input: options(input, "before"),
     shell:
         "python -m ddlib.jobs.condition --spec {params.spec:q} --machine {resources.machine:q} --gpus {resources.gpu}"
         " --train {input.train:q} --earlier {input.earlier:q} {params.before} --output {output.manifest:q}"
@@ -89,7 +86,7 @@ rule merge:
         "../../envs/ddlib.yaml"
     params:
         spec=spec_of("merge"),
-        data=lambda w, input: f"--data {input.data}" if "data" in input.keys() else "",
+        data=lambda w, input: options(input, "data"),
     shell:
         "python -m ddlib.jobs.merge --spec {params.spec:q} --parts {input.parts:q} {params.data} --tensors {output.tensors:q}"
         " --preview {output.preview:q} --output {output.card:q} 2>&1 | tee {log:q}"

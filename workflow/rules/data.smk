@@ -1,3 +1,9 @@
+def threads_of(dataset):
+    """One, but for what is worth more: fitting a whitening, decoding the files of an image folder."""
+    entry = PLAN.config["datasets"][dataset]
+    return THREADS if "whitening" in entry or SOURCES[entry["source"]].facts.get("folder") else 1
+
+
 # Real data: train and test as separate files. Only `evaluate` has the test file as an input.
 rule prepare_data:
     input:
@@ -9,7 +15,7 @@ rule prepare_data:
         "results/logs/prepare_data/{dataset}.log",
     conda:
         "../../envs/ddlib.yaml"
-    threads: lambda w: THREADS if "whitening" in PLAN.config["datasets"][w.dataset] else 1
+    threads: lambda w: threads_of(w.dataset)
     resources:
         machine=MACHINE,
         mem_mb=4000,

@@ -1,0 +1,152 @@
+"""RDED's sets: what their cells show, random crops beside it, as the beginning of IDC, in stages."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small import digits, equipped, observe, problem, recipe, settings, table
+from torch import Tensor
+
+from ddlib.data.native import Stored
+from ddlib.methods.driver import Condensed, condense
+from ddlib.methods.recipe import Problem
+from ddlib.sets.candidates import cropped, drawn_boxes
+from ddlib.sets.packing import pack, through_jpeg, to_bytes
+from ddlib.sets.synthetic import SyntheticSet, merge
+
+
+def made(method: str = "rded", asked: Problem | None = None, **over: Any) -> Condensed:
+    of = settings(method, **over)
+    asked = equipped(method, asked or problem(), of)
+    return condense(recipe(method, asked, **over), asked)
+
+
+def patches(files: Any, boxes: Any, side: int) -> Tensor:
+    native = Stored(digits())
+    pairs = zip(files, boxes, strict=True)
+    return torch.cat([cropped(native.read(int(i)), box[None], side, 16.0) for i, box in pairs])
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_cells_show_the_best_crops_strided(factor: int) -> None:
+    ipc, cells = 2, factor**2
+    found = made(factor=factor)
+    scores = table(10, 2, factor, 0)
+    assert found.images.dtype == torch.uint8
+    assert found.origin is not None
+    side = 8 // factor
+    for label in (0, 6):
+        chosen = scores.cut(label, ipc * cells)
+        shown = to_bytes(patches(chosen.file, chosen.box, side))
+        for i in range(ipc):
+            for k in range(cells):
+                row, col = divmod(k, factor)
+                cell = found.images[label * ipc + i][:, row * side : (row + 1) * side, col * side : (col + 1) * side]
+                assert torch.equal(cell, shown[k * ipc + i]), "rank k * ipc + i lies in cell k of image i"
+                assert int(found.origin[label * ipc + i, k]) == int(chosen.file[k * ipc + i])
+
+
+def test_several_budgets_are_cut_from_one_table() -> None:
+    asked = dataclasses.replace(problem(), ipc=(1, 2))
+    both = made(asked=asked, factor=2)
+    for ipc, images in zip((1, 2), asked.parts(both.images), strict=True):
+        assert torch.equal(images, made(asked=problem(ipc=ipc), factor=2).images)
+
+
+def test_random_crops_are_drawn_from_the_same_crops() -> None:
+    found = made("crops", factor=2)
+    assert found.origin is not None
+    assert (digits().labels[found.origin.flatten()] == torch.arange(10).repeat_interleave(8)).all()
+    file = int(found.origin[0, 0])
+    box = torch.from_numpy(drawn_boxes(0, 0, file, 1, 8, 8))
+    assert torch.equal(found.images[0, :, :4, :4], to_bytes(patches([file], box, 4))[0])
+    assert not torch.equal(found.images, made("rded", factor=2).images)
+    assert len(set(found.origin.flatten().tolist())) == found.origin.numel(), "an image gives one crop"
+
+
+def test_jpeg_is_what_files_of_quality_75_give_back(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    smooth = torch.nn.functional.interpolate(torch.from_numpy(rng.random((2, 3, 6, 6))), (48, 48), mode="bilinear")
+    images = to_bytes(smooth)
+    ours = through_jpeg(images)
+    for image, back in zip(images, ours, strict=True):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "a.jpg")
+        with Image.open(tmp_path / "a.jpg") as picture:
+            plain = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)
+        assert (plain.int() - back.int()).abs().max() <= 2
+    assert not torch.equal(ours, images)
+    with pytest.raises(ValueError, match="1 or 3 channels, these images have 2"):
+        through_jpeg(images[:, :2])
+    assert not torch.equal(made(store="jpeg75").images, made().images)
+
+
+def test_idc_begins_with_rdeds_crops() -> None:
+    asked = dataclasses.replace(problem(ipc=1), native=Stored(digits()), scores=table(10, 2, 2, 0))
+    found = made("idc", asked, init="rded", factor=2, outer_iterations=1)
+    begun = found.initial["images"]
+    chosen = table(10, 2, 2, 0).cut(5, 4)
+    assert begun.dtype == torch.float32
+    torch.testing.assert_close(begun[5:6, :, 4:, 4:], patches(chosen.file[3:], chosen.box[3:], 4))
+    whole = patches(chosen.file, chosen.box, 4)
+    torch.testing.assert_close(begun[5:6], pack(torch.nn.functional.interpolate(whole, (8, 8)), 1, 2))
+    assert (found.images - begun).abs().amax((1, 2, 3)).min() > 0
+    assert found.origin is None
+    for kind in ("crops", "herding", "kmeans"):
+        other = made("idc", asked, init=kind, factor=2, outer_iterations=1, inner_steps=1).initial["images"]
+        assert other.shape == begun.shape
+        assert not torch.equal(other, begun)
+
+
+def as_set(found: Condensed, stage: int, grid: int) -> SyntheticSet:
+    labels = torch.arange(10).repeat_interleave(len(found.images) // 10)
+    facts: dict[str, Any] = {"mean": (0.3,), "std": (0.4,), "name": "digits", "class_names": digits().class_names}
+    stages = torch.full_like(labels, stage)
+    return SyntheticSet(found.images, labels, stages, 1, grid=grid, origin=found.origin, **facts)
+
+
+def test_stages_take_other_images_and_their_own_network_judges() -> None:
+    rows = equipped("mtt", problem()).rows
+    native = Stored(digits())
+    asked = dataclasses.replace(problem(rows=rows), native=native, scores=None)
+    plan = recipe("rded", dataclasses.replace(asked, scores=table(10, 2, 1, 0)), mipc=8)
+    first = condense(plan, asked)
+    frozen = as_set(first, 0, 1)
+    later = dataclasses.replace(asked, stage=1, frozen=frozen)
+    second = condense(plan, later)
+    assert first.origin is not None
+    assert second.origin is not None
+    assert not set(first.origin.flatten().tolist()) & set(second.origin.flatten().tolist())
+    both = merge([frozen, as_set(second, 1, 1)])
+    third = condense(plan, dataclasses.replace(asked, stage=2, frozen=both))
+    assert both.origin is not None
+    assert third.origin is not None
+    assert not set(both.origin.flatten().tolist()) & set(third.origin.flatten().tolist())
+    judged = condense(plan, dataclasses.replace(later, observe=observe))
+    assert not torch.equal(judged.images, second.images), "the observer given comes first"
+    with pytest.raises(ValueError, match="6 of them used before, 8 were asked for"):
+        condense(plan, dataclasses.replace(asked, stage=3, frozen=merge([both, as_set(third, 2, 1)])))
+
+
+def test_what_is_missing_is_named() -> None:
+    with pytest.raises(ValueError, match="give the problem `native`"):
+        condense(recipe("rded"), problem())
+    bare = dataclasses.replace(problem(), native=Stored(digits()))
+    with pytest.raises(ValueError, match="name the `observer` of the experiment, or"):
+        condense(recipe("rded"), bare)
+    with pytest.raises(ValueError, match="need a score table: name the `observer`"):
+        condense(recipe("idc", problem(), init="rded"), bare)
+    with pytest.raises(ValueError, match=r"12 crops .* 10 images \(mipc\)"):
+        made(asked=problem(ipc=3), factor=2)
+    with pytest.raises(ValueError, match="at factor 1, asked for were 8 px at factor 2"):
+        condense(recipe("rded", factor=2), dataclasses.replace(bare, scores=table(10, 2, 1, 0)))
+    with pytest.raises(ValueError, match="12 training images, 16 were asked for"):
+        made("crops", problem(ipc=4), factor=2)
+    whitened = dataclasses.replace(digits(), whitened=digits().images.float(), whitening="a" * 64)
+    with pytest.raises(ValueError, match="whitened pixels"):
+        made("crops", problem(data=whitened))
