@@ -215,6 +215,22 @@ POOL_TRAINING: dict[str, dict[str, Any]] = {
     "drop2sparse_imagenet10": {**_WELL_TRAINED, **imagenet.BY_CLASSES[10], **imagenet.CROPPED},
     "drop2sparse_imagenet100": {**_WELL_TRAINED, **imagenet.BY_CLASSES[100], **imagenet.CROPPED},
 }
+# Observers of RDED, whose training is not published (ours): on CIFAR that of SRe2L on CIFAR-100 (VILA-Lab/SRe2L @ 8d00cba),
+# on larger images torchvision's references for residual networks.
+_OBSERVER: dict[str, Any] = {**_PRETRAIN, "lr": 0.1, "mix_probability": 0.0, "schedule_lr": "cosine"}
+POOL_TRAINING["observer"] = {**_OBSERVER, "epochs": 200, "batch": 128, "augment": "crop_flip"}
+POOL_TRAINING["observer_imagenet"] = {
+    **_OBSERVER,
+    "epochs": 90,
+    "batch": 256,
+    "weight_decay": 1e-4,
+    "schedule_lr": "multistep",
+    "decay_at": [1 / 3, 2 / 3],
+    "decay_factor": 0.1,
+    "dialect": "crops",
+    "augment": "resized_flip",
+    "crop_area": [0.08, 1.0],
+}
 # `snapshots: early` keeps epochs 0 to this one (Acc-DD starts from epoch 2 or 10).
 EARLY_EPOCHS = 10
 
