@@ -204,7 +204,7 @@ def figure(found: pd.DataFrame, path: str | Path) -> None:
         final = panel[panel.outer_iteration == panel.groupby("experiment").outer_iteration.transform("max")]
         for name, curve in final[final.ipc.notna()].groupby("experiment", sort=False):
             style = {"color": f"C{names.index(name) % 10}", "label": name, "capsize": 3, "marker": "o"}
-            baseline = name.endswith(("__random", "__initial"))
+            baseline = name.endswith(("__random", "__initial", "__crops"))
             axis.errorbar(
                 curve.ipc.astype(float), 100 * curve.accuracy_mean, 100 * curve.accuracy_std.fillna(0),
                 linestyle="--" if baseline else "-", **style,

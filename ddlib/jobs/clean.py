@@ -62,12 +62,16 @@ def _experiments(plan: Plan, suite: str) -> set[str]:
 def _whole(plan: Plan, name: str, own: bool) -> set[str]:
     """What belongs to an experiment whatever its settings were, its pool and its data."""
     entry = plan.experiments[name]
-    pool = {f"results/pool/{entry['pool']}"} if entry["pool"] else set()
+    judges = {job["observer"] for rule, job in plan.jobs(name) if rule == "observe"}
+    pools = {job["pool"] for rule, job in plan.jobs(name) if rule == "train_block"} | {entry["pool"]}
+    pool = {f"results/pool/{each}" for each in pools if each}
+    pool |= {f"results/observers/{each}" for each in judges}
+    pool |= {f"results/scores/{entry['dataset']}/{each}" for each in judges}
     shared = {str(Path(DATA.format(dataset=entry["dataset"]))), *pool}
     if not own:
         return shared
-    both = (name, f"{name}__initial")
-    folders = {f"results/{kind}/{each}" for kind in OF_EXPERIMENTS for each in both}
+    all_own = (name, *(f"{name}__{kind}" for kind in ("initial", "crops")))
+    folders = {f"results/{kind}/{each}" for kind in OF_EXPERIMENTS for each in all_own}
     return shared | folders | {folder.replace("results/", "results/checkpoints/", 1) for folder in folders | pool}
 
 
@@ -83,6 +87,7 @@ def _cells(plan: Plan, suite: str) -> set[str]:
         found |= {f"{cell.stem}.*", f"{VIEW.format(**names)}.*"}
         if plan.experiments[cell.experiment]["method"] != "whole":
             found |= {f"{cell.set}{name}" for name in ("card.json", "set.safetensors", "preview.png")}
+            found.add(f"{cell.set}labels/{cell.labels}")
             found |= {f"{stem}.*" for stem in plan.phases(cell.experiment, cell.ipc, cell.seed)}
     return found
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from ddlib import disk
 from ddlib.jobs.job import guarded
 
-NAMED = ("data", "pool", "views", "condensed", "sets", "evaluations")
+NAMED = ("data", "pool", "observers", "scores", "views", "condensed", "sets", "evaluations")
 """Kinds whose first folder is the name of a data set, a pool or an experiment."""
 
 
