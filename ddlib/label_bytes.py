@@ -77,6 +77,14 @@ def per_view(
     return passes * (batches * shown + images * (_PLACE[1] + logit_bytes(classes, precision, top_k)))
 
 
+def planned(spec: Mapping[str, Any], images: int, classes: int, grid: int) -> int:
+    """Bytes of the labels that a specification of the rule `relabel` asks for, of `images` decoded images."""
+    how = {"precision": spec["precision"], "top_k": spec["top_k"]}
+    if spec["kind"] == "static":
+        return static(images, classes, **how)
+    return per_view(spec["protocol"], images, classes, grid, spec["epochs"], **how)
+
+
 def passes_of(protocol: Mapping[str, Any], images: int) -> int:
     """Passes over `images` that students of a protocol make, the last perhaps not to its end."""
     per_pass = -(-images // min(protocol["batch"], images))

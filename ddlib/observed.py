@@ -71,10 +71,10 @@ class Observed(Specs):
         spec = {"dataset": self.dataset(dataset), "gate": gate, "versions": versions("data", "observer")}
         if "weights" in entry:
             given = {"weights": entry["weights"], "accuracy": entry["accuracy"]}
-            return {**spec, **given, "network": self.network(self._observing(entry))}
+            return {**spec, **given, "network": self.network(self.observing(observer))}
         pool = self.config["pools"][entry["pool"]]
         member = {"member": entry.get("member", 0), "epoch": observers.epoch_of(entry, pool)}
-        return {**spec, "pool": entry["pool"], **member, "network": self.network(self._observing(entry))}
+        return {**spec, "pool": entry["pool"], **member, "network": self.network(self.observing(observer))}
 
     def _score(
         self, dataset: str, observer: str, mipc: str | int, crops: str | int, factor: str | int, seed: str | int

@@ -562,7 +562,7 @@ POSITIVE = (
 
 MACHINE: dict[str, Any] = {
     "data_dir": "data",
-    "cache_gb": 50,  # of image folders, in their working size, all data sets together
+    "cache_gb": 80,  # of image folders, in their working size, all data sets together
     "resident_mb": 4000,  # images of a data set that take more stay on the host
     "download": False,
     "device": "auto",  # auto | cpu | cuda

@@ -186,8 +186,8 @@ class Specs(Experiments):
     def shown(self, protocol: str, experiment: str, ipc: int, students: Mapping[str, Spec]) -> Spec:
         """A protocol for a set of an experiment, with numbers where its settings go by the set or the students."""
         entry = self.experiments[experiment]
-        dataset, named = self.dataset(entry["dataset"]), self.config["observers"].get(entry["observer"])
-        observer = self.network(self._observing(named)) if named else None
+        dataset, named = self.dataset(entry["dataset"]), entry["observer"]
+        observer = self.network(self.observing(named)) if named else None
         found = self.protocol(protocol, entry["dataset"])
         found = protocol_settings.by_images(found, dataset["classes"], self.factor(experiment), ipc)
         return protocol_settings.resolve(found, dataset, ipc, students, observer)
@@ -195,12 +195,20 @@ class Specs(Experiments):
     def factor(self, experiment: str) -> int:
         """A side of the images a stored one is decoded to: crops are stitched into whole images, seen as they are."""
         entry = self.experiments[experiment]
-        stitched = entry["method"] in registry.METHODS and registry.METHODS[entry["method"]].facts.get("native")
-        return 1 if stitched else int(entry["settings"].get("factor", 1))
+        return 1 if self._stitched(entry) else int(entry["settings"].get("factor", 1))
 
-    def _observing(self, observer: Mapping[str, Any]) -> str:
+    def grid(self, experiment: str) -> int:
+        """A side of the crops that an image of an experiment is stitched of (1: it is not)."""
+        entry = self.experiments[experiment]
+        return int(entry["settings"]["factor"]) if self._stitched(entry) else 1
+
+    def _stitched(self, entry: Mapping[str, Any]) -> bool:
+        return entry["method"] in registry.METHODS and bool(registry.METHODS[entry["method"]].facts.get("native"))
+
+    def observing(self, observer: str) -> str:
         """The name of an observer's network."""
-        return str(self.config["pools"][observer["pool"]]["network"] if "pool" in observer else observer["network"])
+        entry = self.config["observers"][observer]
+        return str(self.config["pools"][entry["pool"]]["network"] if "pool" in entry else entry["network"])
 
     def protocol(self, name: str, dataset: str) -> Spec:
         """A protocol with its recipe's values, those given per data set resolved, flips dropped where they hurt."""

@@ -27,7 +27,7 @@ from ddlib.data.real import RealData
 from ddlib.data.whitening import Whitening, fit, fitted, whitened
 from ddlib.jobs import condense as condense_job
 from ddlib.jobs import evaluate as evaluate_job
-from ddlib.methods.cost import left
+from ddlib.methods.room import left
 from ddlib.methods.driver import condense
 from ddlib.plan import Plan
 from ddlib.pool.member import MemberTraining
@@ -152,7 +152,9 @@ def test_disk_is_planned_with_the_pixels_and_the_matrices() -> None:
     plan = planned(whitening="zca")
     plain, more = (left("prepare_data", {"dataset": plan.dataset(n)}, (100, 20), 0) for n in ("digits", "digits_zca"))
     assert (plain, more) == (120 * 64, 120 * 64 * 5 + 2 * 8 * 64**2)
-    plain, more = (left("merge", {"dataset": plan.dataset(n)}, (100, 20), 1) for n in ("digits", "digits_zca"))
+    plain, more = (
+        left("merge", {"dataset": plan.dataset(n), "method": "idc"}, (100, 20), 1) for n in ("digits", "digits_zca")
+    )
     assert more - plain == 4 * 64**2
 
 

@@ -40,7 +40,7 @@ def bring_in(plan: Plan, pool: str, files: Sequence[Path]) -> list[str]:
     hashes = {file: sha256_file(file) for file in files if file.is_file()}
     if len(set(hashes.values())) < len(hashes):
         raise ValueError("two of the files are the same: its experts would be members twice")
-    from ddlib.methods.cost import left
+    from ddlib.methods.room import left
     from ddlib.pool.buffers import check_experts, read_experts, write_members
 
     experts = read_experts(files)

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ddlib import disk, project, todo
-from ddlib.data.layout import expected
+from ddlib.jobs.amounts import bytes_of, work
 from ddlib.jobs.job import guarded
 from ddlib.paths import BLOCK, MANIFESTS, per
 from ddlib.plan import Plan
 from ddlib.pool_settings import kept_epochs
-from ddlib.registry import SOURCES
 
 if TYPE_CHECKING:
     from ddlib.methods.cost import Work
@@ -94,26 +93,6 @@ class Clock:
         return f"\nMeasured on {self.description} in {spent:.0f} s, not compiled:\n{disk.columns(rows)}"
 
 
-def work(plan: Plan, rule: str, names: dict[str, Any]) -> Work:
-    """Steps of a job."""
-    from ddlib.methods import cost
-
-    if rule not in ("train_block", "condition", "condense", "evaluate"):
-        return []
-    spec = plan.spec(rule, names)
-    images = real_images(spec["dataset"], plan.config["machine"])[0]
-    if rule == "train_block":
-        return cost.training(spec, plan.config["pools"][names["pool"]]["network"], images)
-    entry = plan.experiments[names["experiment"]]
-    if rule == "condense":
-        return cost.condensing(spec, entry["network"] or "", images)
-    if rule == "condition":
-        return cost.conditioning(spec, entry["network"] or "", images, entry["settings"].get("factor", 1))
-    if entry["method"] != "whole":
-        images = spec["dataset"]["classes"] * names["ipc"] * entry["settings"]["factor"] ** 2
-    return cost.evaluating(spec, images, entry["stages"])
-
-
 def together(plan: Plan, suite: str, clock: Clock) -> list[str]:
     """What condensing several ipc of an experiment together (`budget`) saves, or would save."""
     lines = []
@@ -134,22 +113,9 @@ def together(plan: Plan, suite: str, clock: Clock) -> list[str]:
     return lines
 
 
-def bytes_of(plan: Plan, rule: str, names: dict[str, Any]) -> float:
-    """Bytes of the tensors a job leaves."""
-    from ddlib.methods import cost
-
-    spec = plan.spec(rule, names)
-    if rule == "merge":
-        spec["dataset"] = plan.dataset(plan.experiments[names["experiment"]]["dataset"])
-    if "dataset" not in spec:
-        return 0.0
-    budgets = sum(map(int, str(names.get("per", names.get("ipc", 0))).split("-")))
-    return cost.left(rule, spec, real_images(spec["dataset"], plan.config["machine"]), budgets)
-
-
 def pools(plan: Plan, suite: str, open_jobs: Container[str]) -> list[str]:
     """What the snapshots of each pool take, what is still to be written, and whether there is room for it."""
-    from ddlib.methods.cost import parameters
+    from ddlib.methods.room import parameters
 
     found: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for rule, names in plan.jobs(suite):
@@ -170,14 +136,6 @@ def pools(plan: Plan, suite: str, open_jobs: Container[str]) -> list[str]:
     if needed > (there := disk.free(BLOCK)):
         lines.append(f"no room for these: {disk.readable(there)} are free here, {disk.readable(needed)} are to do")
     return lines
-
-
-def real_images(dataset: dict[str, Any], machine: dict[str, Any]) -> tuple[int, int]:
-    """Images to train on (without those held out), and to test on; those of an image folder are counted if it is
-    there."""
-    facts = SOURCES[dataset["source"]].facts
-    train, test = expected(dataset, machine) if facts.get("folder") else facts["images"]
-    return round(train * (1 - dataset["heldout"])), test
 
 
 def table(suite: str, left: Tally, whole: Tally) -> str:
@@ -201,7 +159,8 @@ def verdict(suite: str, left: Tally, whole: Tally, clock: Clock) -> str:
     hours = sum(left.hours.values())
     lines = [
         "Hours are extrapolated: steps timed above x steps asked for, one device at work. Not in them: starting jobs "
-        "(seconds each), reading data, scoring, and what compiling saves. To see what really ran: make status."
+        "(seconds each), reading and cropping images, testing students, and what compiling saves. To see what really "
+        "ran: make status."
     ]
     if hours > PAPER_SCALE_HOURS:
         lines.append(

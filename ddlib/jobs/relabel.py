@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
 
 from ddlib import disk
 from ddlib.artifacts import read_manifest, write_manifest
@@ -25,6 +24,7 @@ def main() -> None:
 
 
 def _relabel(given: Namespace, job: Job) -> None:
+    from ddlib import label_bytes
     from ddlib.pool.observer import Observer
     from ddlib.sets.dataset import open_set
     from ddlib.sets.labelling import make
@@ -33,7 +33,8 @@ def _relabel(given: Namespace, job: Job) -> None:
     made = open_set(given.card)
     teacher = Observer.load(given.teacher, job.device, job.machine["precision"])
     teacher.fits(made, str(given.teacher))
-    planned = _planned(spec, made)
+    images = len(made.labels) * made.factor**2
+    planned = label_bytes.planned(spec, images, len(made.class_names), made.grid)
     disk.check_room(given.output.parent, planned, f"the labels of {given.card.parent}")
     say(f"{spec['kind']} labels of {len(made.labels)} images: {disk.readable(planned)}")
     store = make(
@@ -53,17 +54,6 @@ def _relabel(given: Namespace, job: Job) -> None:
     store.save(path)
     result = {"bytes": store.nbytes, "images": store.facts["images"]}
     write_manifest(given.output, "labels", spec, {"labels": path}, result)
-
-
-def _planned(spec: dict[str, Any], made: Any) -> int:
-    """Bytes these labels will take."""
-    from ddlib import label_bytes
-
-    images, classes = len(made.labels) * made.factor**2, len(made.class_names)
-    how = {"precision": spec["precision"], "top_k": spec["top_k"]}
-    if spec["kind"] == "static":
-        return label_bytes.static(images, classes, **how)
-    return label_bytes.per_view(spec["protocol"], images, classes, made.grid, spec["epochs"], **how)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def train_members(given: Namespace, job: Job, make: Callable[[int], Any]) -> Non
 def plan_disk(rule: str, spec: Mapping[str, Any], kept: Sequence[int], folder: Path) -> None:
     """Say what the snapshots (of epochs `kept`) of a block of `rule` will take. ValueError if that, less what is there
     already, is not free."""
-    from ddlib.methods.cost import left
+    from ddlib.methods.room import left
 
     members = spec["members"]
     needed = left(rule, spec, (0, 0), 0)

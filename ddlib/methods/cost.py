@@ -1,7 +1,8 @@
-"""What jobs will cost: their work counted in steps, a step timed on this machine, and the bytes they leave.
+"""What jobs will cost: their work counted in steps, and a step timed on this machine.
 
-Four kinds of step make up nearly all work: the gradients of one class's real images (`real`), matching its synthetic
-ones with them (`match`), a student's step there and back (`student`), and training a network on one batch (`train`).
+Five kinds of step make up nearly all work: the gradients of one class's real images (`real`), matching its synthetic
+ones with them (`match`), a student's step there and back (`student`), training a network on one batch (`train`), and
+what a trained one says of a batch (`judge`).
 Images condensed together share the first and the last. What a job's specification asks for is counted exactly; a step
 is timed on random images, a few times.
 """
@@ -22,26 +23,30 @@ from ddlib.objectives.matching import Execution, GradientMatching
 from ddlib.objectives.trajectory import ENGINES, Batch, Student, Trajectory
 from ddlib.pool.draw import Fresh
 from ddlib.pool_settings import kept_epochs
+from ddlib.protocol_settings import student_protocol
 from ddlib.sets.packing import decoded_count
 from ddlib.streams import Streams
 from ddlib.train.compiler import forward_flops
 from ddlib.train.evaluate import steps_of
 from ddlib.train.lessons import steps_in_turn
 from ddlib.train.loop import Learning, State, Trainer
+from ddlib.train.scoring import Scorer
 
 # On a CPU, steps are timed with no more images than make so many operations; their time is scaled up.
 AFFORDABLE_FLOPS = 1.5e10
 AT_LEAST_SECONDS = 0.2
 # Operations of a step, in forwards.
-FORWARDS = {"match": 12, "student": 12}
+FORWARDS = {"match": 12, "student": 12, "judge": 1}
+# Images in a batch of those an observer looks at.
+JUDGED_AT_ONCE = 256
 
 Spec = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One kind of step: what is done (`real`, `match`, `student`, `train`), with which network (a specification) on
-    which data.
+    """One kind of step: what is done (`real`, `match`, `student`, `train`, `judge`), with which network (a
+    specification) on which data.
 
     `images`: how many pass the network: real or decoded synthetic ones of a class, or a batch.
     """
@@ -62,6 +67,7 @@ class Step:
     def key(self) -> str:
         """Steps of one key take the same time."""
         how = f"{self.kind} {self.settings['match']}s" if self.kind in ("real", "match") else self.kind
+        how += " on crops" if self.settings.get("dialect") == "crops" else ""
         return f"{how} {self.name}: {self.images} images"
 
 
@@ -124,17 +130,28 @@ def training(spec: Spec, name: str, images: int) -> Work:
     return [(step, len(spec["members"]) * epochs * -(-images // settings["batch"]))]
 
 
-def evaluating(spec: Spec, images: int, stages: int = 1) -> Work:
-    """Steps of an evaluate job; `images`: what its students train on, decoded, of all stages together."""
-    protocol = spec["protocol"]
-    whole = spec["set"] == "whole"
-    lessons = [(images, steps_of(protocol, images, True))] if whole else []
-    lessons = lessons or steps_in_turn(protocol, [images // stages] * stages)
+def evaluating(spec: Spec, images: int, stages: int = 1, teacher: tuple[str, Spec] | None = None) -> Work:
+    """Steps of an evaluate job; `images`: what its students train on, decoded, of all stages together; `teacher`:
+    (name, network) of one that is asked for every batch."""
+    recorded = spec.get("label", {}).get("kind") == "per_view"
     work = []
     for name, network in spec["students"].items():
+        protocol = student_protocol(spec["protocol"], name, recorded)
+        whole = [(images, steps_of(protocol, images, True))] if spec["set"] == "whole" else []
         named = _named(name, spec["dataset"]), network, spec["dataset"], protocol
-        work += [(Step("train", *named, min(protocol["batch"], n)), protocol["repeats"] * many) for n, many in lessons]
+        for n, many in whole or steps_in_turn(protocol, [images // stages] * stages):
+            batch, times = min(protocol["batch"], n), protocol["repeats"] * many
+            work.append((Step("train", *named, batch), times))
+            work += judging(*teacher, spec["dataset"], batch * times, batch) if teacher else []
     return work
+
+
+def judging(name: str, network: Spec, dataset: Spec, images: int, batch: int = JUDGED_AT_ONCE) -> Work:
+    """Steps of a trained network that says something of so many images, `batch` at a time."""
+    if not images:
+        return []
+    batch = min(batch, images)
+    return [(Step("judge", _named(name, dataset), network, dataset, {}, batch), images / batch)]
 
 
 def _named(name: str, dataset: Spec) -> str:
@@ -151,7 +168,7 @@ def seconds(step: Step, device: str, precision: str) -> tuple[float, int]:
     if device == "cpu":
         most = max(8, int(AFFORDABLE_FLOPS / (forward_flops(net, step.shape) * FORWARDS.get(step.kind, 3))))
     images = min(step.images, most)
-    timed = {"train": _training, "student": _student}.get(step.kind, _matching)
+    timed = {"train": _training, "student": _student, "judge": _judging}.get(step.kind, _matching)
     run = timed(step, device, precision, images)
     run()
     _finished(device)
@@ -228,26 +245,9 @@ def _training(step: Step, device: str, precision: str, images: int) -> Callable[
     return lambda: trainer.run(state, [batch], (0,))
 
 
-def parameters(network: Spec, dataset: Spec) -> int:
-    """Numbers in a network's weights and buffers."""
-    size, classes = dataset["size"], dataset["classes"]
-    net = networks.build(_options(network), channels=dataset["channels"], size=size, classes=classes, seed=0)
-    return sum(tensor.numel() for tensor in net.state_dict().values())
-
-
-def left(rule: str, spec: Spec, images: tuple[int, int], ipc: int) -> float:
-    """Bytes of the tensors a job leaves. `images`: of the training and the test data; `ipc` of a set."""
-    if rule == "train_block":
-        kept = len(kept_epochs(spec["snapshots"], spec["training"]["epochs"]))
-        return 4.0 * len(spec["members"]) * kept * parameters(spec["network"], spec["dataset"])
-    if rule == "condition":
-        return 4.0 * len(spec["members"]) * len(spec["snapshots"]) * parameters(spec["network"], spec["dataset"])
-    dataset = spec["dataset"]
-    pixels = dataset["channels"] * dataset["size"] ** 2
-    if rule == "prepare_data":
-        whitened = 4.0 * sum(images) * pixels + 16.0 * pixels**2 if "whitening" in dataset else 0.0
-        return float(sum(images) * pixels + whitened)
-    if rule == "condense":  # the set, its beginning, and snapshots
-        return float(4 * len(spec["classes"]) * ipc * pixels * (2 + len(spec["snapshots"])))
-    fit = pixels**2 if "whitening" in dataset else 0
-    return float(4 * (dataset["classes"] * ipc * pixels + fit)) if rule == "merge" else 0.0
+def _judging(step: Step, device: str, precision: str, images: int) -> Callable[[], Any]:
+    """Logits of one batch."""
+    data, classes = _random(step, images, device), step.dataset["classes"]
+    net = networks.build(_options(step.network), channels=step.shape[0], size=step.shape[1], classes=classes, seed=0)
+    scorer, state = Scorer(net, device, precision=precision), State.of(net.to(device))
+    return lambda: scorer.logits(state, data, images)

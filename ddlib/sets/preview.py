@@ -12,23 +12,27 @@ from ddlib.sets.dataset import stored_colours, true_colours
 from ddlib.sets.synthetic import SyntheticSet
 
 ROWS, COLUMNS = 20, 10
+# Inches of an image, at most.
+LARGEST = 0.96
 
 
 def preview(made: SyntheticSet, initial: SyntheticSet, path: str | Path, title: str) -> None:
-    """Write a PNG: for up to 20 classes, up to 10 images each, initial and final (and decoded where factor > 1).
+    """Write a PNG: for up to 20 classes, up to 10 images each, initial (where it is not the same) and final, and decoded
+    where factor > 1.
 
     True colours, clipped to 0-1; every row carries its class name.
     """
     from matplotlib.figure import Figure
 
     made, initial = _shown(made), _shown(initial)
-    panels = {name: _grid(stored_colours(each), each.labels) for name, each in (("initial", initial), ("final", made))}
+    stored = {"initial": initial, "final": made} if not torch.equal(initial.images, made.images) else {"final": made}
+    panels = {name: _grid(stored_colours(each), each.labels) for name, each in stored.items()}
     if made.factor > 1:
         images, labels = made.decode()
         panels["final, decoded"] = _grid(true_colours(made, images), labels)
     rows, height = sorted(set(made.labels.tolist())), made.images.shape[2]
     shapes = [panel.shape[1] for panel in panels.values()]
-    scale = max(0.02, min(0.06, 0.5 / height))
+    scale = min(max(0.02, min(0.06, 0.5 / height)), LARGEST / height)
     figure = Figure(
         figsize=(1.6 + sum(shapes) * scale + 0.3 * len(panels), 1.0 + len(rows) * height * scale), layout="constrained"
     )
