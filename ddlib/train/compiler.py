@@ -15,6 +15,9 @@ MODES = ("auto", "always", "never")
 # A first compilation takes 20-40 s a function on the CPU: below so much estimated work, `auto` stays eager.
 WORTH_FLOPS = {"cpu": 1e13, "cuda": 3e15}
 
+# Kinds of batch (sizes of full and last batches, by stage; operations picked) that a function is compiled for at most.
+VARIANTS = 64
+
 
 @dataclass(frozen=True)
 class Compiler:
@@ -24,7 +27,11 @@ class Compiler:
     reason: str
 
     def __call__(self, fn: F) -> F:
-        return torch.compile(fn, dynamic=False) if self.enabled else fn  # type: ignore[return-value]
+        if not self.enabled:
+            return fn
+        # Beyond torch's own limit (8) a function would go on eagerly, with but a warning.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, VARIANTS)
+        return torch.compile(fn, dynamic=False)  # type: ignore[return-value]
 
 
 EAGER = Compiler(False, "eager")
