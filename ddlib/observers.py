@@ -17,7 +17,7 @@ from typing import Any
 
 from . import presets
 from .pool_settings import kept_epochs, training
-from .registry import nearest
+from .registry import METHODS, nearest
 
 KINDS = ("static", "per_view", "online")
 # Real images that are looked at per class, and random crops of each, unless the method or the experiment says other.
@@ -127,6 +127,7 @@ def problems(where: str, entry: Mapping[str, Any], settings: Mapping[str, Any], 
         found.append(
             f"{where}: in stages of rded the observer is the stage's network: keys 'pool' and 'view' are missing"
         )
+    found += _whitened(where, base, entry, settings, config)
     if "observer" not in entry:
         return found
     if entry["observer"] not in config["observers"]:
@@ -136,6 +137,19 @@ def problems(where: str, entry: Mapping[str, Any], settings: Mapping[str, Any], 
     if trained not in (None, entry["dataset"]):
         found.append(f"{where}.observer: {entry['observer']} was trained on {trained}, not on {entry['dataset']}")
     return found + _enough(where, entry, settings)
+
+
+def _whitened(
+    where: str, base: str, entry: Mapping[str, Any], settings: Mapping[str, Any], config: Mapping[str, Any]
+) -> list[str]:
+    """Whether there are crops to cut: of images as they are, of any size."""
+    cut = METHODS[base].facts.get("native") or settings.get("init") in ("rded", "crops")
+    if not cut or "whitening" not in config["datasets"][entry["dataset"]]:
+        return []
+    return [
+        f"{where}: {base} would begin with crops of real images, which cannot be whitened as {entry['dataset']} is: "
+        "name a data set without whitening"
+    ]
 
 
 def _enough(where: str, entry: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from . import observers, published
+from . import observers, published, registry
 from .observed import Observed
 from .paths import (
     BLOCK,
@@ -79,7 +79,8 @@ class Plan(Observed):
             cells = {"ipc": experiment["ipc"], "seeds": experiment["seeds"], "tails": tails}
             ats = ["", *(f"at{outer}/" for outer in experiment["evaluate_at"])]
             if "method" in images:
-                out.append({**self._described(name), **cells, "ats": ats, **self._told(labelled)})
+                beside = published.beside(self.config, experiment, labelled)
+                out.append({**self._described(name), **beside, **cells, "ats": ats, **self._told(labelled)})
             for other in self._baselines(name, images):
                 out.append({**self._described(other), **cells, "ats": [""], **self._told(labelled)})
             if "whole" not in images:
@@ -224,6 +225,7 @@ class Plan(Observed):
         views = [self._view(entry, ipc) for ipc in entry["ipc"]]
         masks = [self.maskset(experiment, ipc) for ipc in entry["ipc"]]
         same = all(view == views[0] for view in views) and len(set(masks)) == 1
+        same &= bool(registry.METHODS[entry["method"]].facts.get("partitionable", True))
         return same and entry["settings"]["outer_iterations"] > 0 and entry["stages"] == 1
 
     def jobs(self, suite: str) -> list[tuple[str, dict[str, Any]]]:
@@ -300,7 +302,9 @@ def rows(groups: Iterable[Mapping[str, Any]]) -> list[Spec]:
             card = [f"{cell.set}card.json"] if group["phases"] else []
             evaluation = [f"{cell.stem}.csv"]
             facts = {key: group[key] for key in ("dataset", "source", "method", "factor", "outer", "pool_runs")}
-            facts["as_published"] = cell.protocol in group["as_published"]
+            stands = cell.labels in group.get("published_labels", published.CLASSES)
+            facts |= {"as_published": stands and cell.protocol in group["as_published"]}
+            facts |= {"observer": group["observer"]} if "observer" in group else {}
             facts |= {"label_file": f"{labels}.json"} if labels else {}
             files = [*evaluation, *card, *runs, *group["pool_runs"], *([f"{labels}.json"] if labels else [])]
             out[cell.stem] = {**cell.__dict__, **facts, "stem": cell.stem, "card": card, "runs": runs, "files": files}

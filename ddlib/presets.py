@@ -215,8 +215,8 @@ POOL_TRAINING: dict[str, dict[str, Any]] = {
     "drop2sparse_imagenet10": {**_WELL_TRAINED, **imagenet.BY_CLASSES[10], **imagenet.CROPPED},
     "drop2sparse_imagenet100": {**_WELL_TRAINED, **imagenet.BY_CLASSES[100], **imagenet.CROPPED},
 }
-# Observers of RDED, whose training is not published (ours): on CIFAR that of SRe2L on CIFAR-100 (VILA-Lab/SRe2L @ 8d00cba),
-# on larger images torchvision's references for residual networks.
+# Observers of RDED, whose training is not published (ours): on CIFAR that of SRe2L on CIFAR-100 (VILA-Lab/SRe2L @
+# 8d00cba), on larger images torchvision's references for residual networks.
 _OBSERVER: dict[str, Any] = {**_PRETRAIN, "lr": 0.1, "mix_probability": 0.0, "schedule_lr": "cosine"}
 POOL_TRAINING["observer"] = {**_OBSERVER, "epochs": 200, "batch": 128, "augment": "crop_flip"}
 POOL_TRAINING["observer_imagenet"] = {
@@ -437,6 +437,13 @@ RDED_TABLES: dict[str, Any] = {
     "exceptions": {("cifar100", "convnet3"): {"batch": 25, "lr": 2e-3}},
     # the way to mix -> what goes with it
     "mix": {"cutmix": {"mix_beta": 1.0, "temperature": 20.0}, "mixup": {"mix_beta": 0.8, "temperature": 4.0}},
+}
+# Where its numbers are published: (data source, architecture of the observer) -> pixels.
+RDED_SIZES: dict[tuple[str, str], int] = {
+    **{(source, name): 32 for source in ("cifar10", "cifar100") for name in ("convnet3", "resnet18")},
+    **{("tiny_imagenet", name): 64 for name in ("convnet4", "resnet18")},
+    **{("imagenette", "convnet5"): 128, ("imagewoof", "convnet5"): 128, ("imagenet100", "convnet6"): 128},
+    **{(f"image{name}", "resnet18"): 224 for name in ("nette", "woof", "net10", "net100", "net1k")},
 }
 
 # How long they are trained and scored. Accuracy is that of the last epoch.

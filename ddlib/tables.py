@@ -36,7 +36,7 @@ def table(suite: str, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     if scores.empty:
         return pd.DataFrame(columns=COLUMNS)
     random = _by_seed(scores[scores.method == "random"])
-    known = pd.read_csv(PUBLISHED)
+    known = pd.read_csv(PUBLISHED).fillna({"observer": ""})
     found = [_line(group, random, known) for _, group in scores.groupby(KEYS, sort=False, dropna=False)]
     whole = pd.DataFrame(found).assign(suite=suite)
     whole["ipc"] = whole["ipc"].replace(0, pd.NA).astype("Int64")
@@ -70,13 +70,14 @@ def _scores(row: Mapping[str, Any]) -> pd.DataFrame:
             "as_published",
         )
     }
+    names["observer"] = row.get("observer", "")
     costs = {
         "outer_iteration": int(row["at"][2:-1]) if row["at"] else row["outer"],
         "device_seconds": sum(_spent(run, row["at"]) for run in runs),
         "peak_memory_mb": max((run["peak_memory_mb"] for run in runs), default=0.0),
         "pool_seconds": sum(read_json(path)["seconds"] for path in row["pool_runs"]),
         "image_bytes": card["image_bytes"],
-        "label_bytes": _bytes(row["label_file"]) if "label_file" in row else 0,
+        "label_bytes": read_json(row["label_file"])["result"]["bytes"] if "label_file" in row else 0,
     }
     return students.assign(**names, **costs)
 
@@ -84,11 +85,6 @@ def _scores(row: Mapping[str, Any]) -> pd.DataFrame:
 def _spent(run: Mapping[str, Any], at: str) -> float:
     """Seconds of a condensation until it was at `at` (NaN where its record is older than these), or whole."""
     return float(run.get("seconds_at", {}).get(at[2:-1], np.nan) if at else run["seconds"])
-
-
-def _bytes(manifest: str) -> int:
-    """Bytes of what a manifest names."""
-    return sum(entry["bytes"] for entry in read_json(manifest)["files"].values())
 
 
 def _by_seed(scores: pd.DataFrame) -> pd.Series:
@@ -133,7 +129,7 @@ def _against_random(group: pd.DataFrame, random: pd.Series) -> dict[str, float]:
 def _published(first: pd.Series, known: pd.DataFrame) -> dict[str, Any]:
     """What the paper states for the same method, data, ipc, network and protocol, with the paper's own settings."""
     same = pd.Series(bool(first.as_published), index=known.index)
-    for key in ("method", "source", "factor", "ipc", "network", "protocol", "outer_iteration"):
+    for key in ("method", "source", "factor", "ipc", "network", "observer", "protocol", "outer_iteration"):
         same &= known[key] == first[key]
     if not same.any():
         return {"published": np.nan, "published_source": ""}

@@ -20,6 +20,18 @@ BLOCKS = [yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```", 
 FIRST_LINES = re.findall(r"^```yaml\n# (results/\S+)$", PAGE, flags=re.MULTILINE)
 TARGETS = sorted(set(re.findall(r"results/\w+/[\w/]+\.(?:csv|json)", PAGE)))
 
+# The files in `scripts` of RDED: subset, images per class, observer, student, crops.
+R18, R18_SMALL = "resnet-18_to_resnet-18", "resnet-18-modified_to_resnet-18-modified"
+SCRIPTS = [
+    *(f"{subset}_10ipc_{networks}_cr5" for subset in ("cifar10", "cifar100") for networks in
+      ("conv3_to_conv3", R18_SMALL)),
+    "tinyimagenet_10ipc_conv4_to_conv4_cr5",
+    *(f"tinyimagenet_{ipc}ipc_{R18_SMALL}_cr5" for ipc in (10, 50)),
+    *(f"imagenet-{subset}_10ipc_conv5_to_conv5_cr5" for subset in ("nette", "woof")),
+    "imagenet-100_10ipc_conv6_to_conv6_cr5",
+    *(f"imagenet-{subset}_10ipc_{R18}_cr5" for subset in ("nette", "woof", "10", "100", "1k")),
+    f"imagenet-1k_10ipc_{R18}_cr1",
+]  # fmt: skip
 # The commands of the READMEs (what stands for a choice in brackets), with CIFAR in the place of the data set.
 COMMANDS = {
     "IDC": [
@@ -33,18 +45,31 @@ COMMANDS = {
         "python pretrain.py -d cifar10 -n convnet --pt_from 5 --seed [seed]",
         "python condense_mp.py --reproduce -d cifar100 --pt_from 5 -f 2 --ipc 10 --nclass_sub 20 --phase [0,1,2,3,4]",
         "python train.py -d cifar10 -n convnet",
+        "python test.py -d imagenet --nclass 10 -n resnet_ap -f 3 --ipc 20 --repeat 3",
+        "python condense.py --reproduce -d imagenet --nclass 10 -f 3 --ipc 10",
+        "python pretrain.py -d imagenet --nclass 100 -n resnet_ap --pt_from 5 --seed [seed]",
+        "python condense_mp.py --reproduce -d imagenet --nclass 100 --pt_from 5 -f 3 --ipc 10 --nclass_sub 20 "
+        "--phase [0,1,2,3,4]",
+        "python train.py -d imagenet --nclass 10 -n resnet_ap",
     ],
     "Acc-DD": [
         "python pretrain.py -d cifar10 --nclass 10 -n convnet --pt_from 2 --seed [seed] --lr [lr] --aug_type [aug]",
         "python condense.py --reproduce -d cifar10 -f 2 --ipc 10 -n convnet --model_path [path]",
         "python condense.py --reproduce -d cifar100 -f 2 --ipc 10 -n convnet --model_path [path]",
         "python test.py -d cifar10 -n convnet -f 2 --ipc 10",
+        "python pretrain.py -d imagenet --nclass 10 -n resnet_ap --pt_from 10 --seed [seed]",
+        "python condense.py --reproduce -d imagenet --nclass 10 -f 3 --ipc 10 -n resnet_ap --model_path [path]",
+        "python condense_mp.py --reproduce -d imagenet --nclass 100 --pt_from 5 -f 3 --ipc 10 --nclass_sub 20 "
+        "--phase [0,1,2,3,4] --model_num 5",
     ],
     "Drop2Sparse": [
         "python train.py -d cifar10 -n convnet --epochs 300",
         "python condense.py --reproduce -d cifar10 -f 2 --ipc 1 --sample_accrange 70 80 --pool_number 5 --depth 3 "
         "-n convnet --apply_pruning --pruning_ratio 0.8 --pruning_type global",
         "python test.py -d cifar10 -n convnet -f 2 --ipc 1 --repeat 3 --name [folder name] --niter 2000",
+        "python train.py -d imagenet --nclass 10 -n resnet_ap --epochs 300",
+        "python condense_mp.py --reproduce -d imagenet --nclass 10 -f 3 --ipc 10 --sample_accrange 70 80",
+        "python test.py -d imagenet --nclass 10 -n resnet_ap -f 3 --ipc 10 --repeat 3 --name [folder name] --niter 500",
     ],
     "MTT": [
         "python buffer.py --dataset=CIFAR10 --model=ConvNet --train_epochs=50 --num_experts=100 --zca "
@@ -54,14 +79,22 @@ COMMANDS = {
         "python distill.py --dataset=CIFAR10 --ipc=10 --syn_steps=30 --expert_epochs=2 --max_start_epoch=20 --zca "
         "--lr_img=100 --lr_lr=1e-05 --lr_teacher=0.001 --buffer_path={path_to_buffer_storage} "
         "--data_path={path_to_dataset}",
+        "python buffer.py --dataset=Tiny --model=ConvNetD4 --train_epochs=50 --num_experts=100",
+        "python buffer.py --dataset=ImageNet --subset=imagenette --model=ConvNetD5 --train_epochs=50 --num_experts=100",
+        "python distill.py --dataset=Tiny --model=ConvNetD4 --ipc=1",
+        "python distill.py --dataset=ImageNet --subset=imagenette --model=ConvNetD5 --ipc=1",
     ],
     "PDD": [
         "python distill_mtt.py --dataset=CIFAR10 --ipc=2 --num_intervals=5 --syn_steps=50 --expert_epochs=2 "
         "--max_start_epoch=5 --zca --lr_img=1000 --lr_lr=1e-07 --lr_teacher=0.01 --batch_syn=20",
         "python distill_idc.py --reproduce -d cifar10 -f 2 --ipc 2 --niter 2000",
+        "python distill_increase.py --dataset=Tiny --model=ConvNetD4 --ipc=2 --syn_steps=20 --expert_epochs=2 "
+        "--max_start_epoch=20 --lr_img=10000 --lr_lr=1e-04 --lr_teacher=0.01 --num_intervals 5 "
+        "--data_path data/tiny-imagenet-200 --batch_syn 64",
     ],
+    "RDED": [f"bash ./scripts/{name}.sh" for name in SCRIPTS],
 }
-# The options of the parsers (argument.py): of all three, and those two of them add.
+# The options of the parsers (argument.py): of IDC's, which three share, those two of them add, and RDED's.
 OPTIONS = {
     "Of all three": "-d --dataset --data_dir --imagenet_dir --nclass --dseed --size --phase --nclass_sub -l "
     "--load_memory -n --net_type --norm_type --depth --width --epochs --batch_size --lr --momentum --weight-decay "
@@ -73,6 +106,10 @@ OPTIONS = {
     "--yignore --same_dir --model_file2 --model_file3 --vmax --vmin",
     "Of Drop2Sparse": "--apply_pruning --pruning_type --pruning_ratio --sample_accrange --pool_number "
     "--distributed_num --pretrained_dir --track_training",
+    "Of RDED": "--arch-name --subset --train-dir --nclass --mipc --ipc --num-crop --input-size --factor "
+    "--re-batch-size --re-accum-steps --mix-type --stud-name --val-ipc --workers --classes --temperature --val-dir "
+    "--min-scale-crops --max-scale-crops --re-epochs --syn-data-path --seed --mixup --cutmix --cos --sgd -lr "
+    "--learning-rate --momentum --weight-decay --adamw-lr --adamw-weight-decay --exp-name",
 }
 
 
@@ -134,11 +171,13 @@ ENTRY = ("additionalProperties", "properties")
 WRITTEN = {
     "settings": {key: value for known in presets.METHOD_SETTINGS.values() for key, value in known["default"].items()},
     "training": presets.POOL_TRAINING["idc"],
-    "protocol": presets.PROTOCOLS["idc"],
+    "protocol": {**presets.PROTOCOL_OPTIONS, **presets.PROTOCOLS["rded"], **presets.PROTOCOLS["idc"]},
     "network": presets.NETWORK_DEFAULTS["convnet"],
     "experiment": schema_of("properties", "experiments", *ENTRY),
     "pool": schema_of("properties", "pools", *ENTRY),
     "maskset": schema_of("properties", "masksets", *ENTRY),
+    "observer": schema_of("properties", "observers", *ENTRY),
+    "label": schema_of("properties", "labels", *ENTRY),
     "dataset": schema_of("properties", "datasets", *ENTRY),
     "machine": schema_of("properties", "machine", "properties"),
     "view": schema_of("$defs", "view", "properties"),
@@ -214,8 +253,11 @@ def test_every_block_plans_its_table_alone(block):
     before, plan = planned(), planned(BLOCKS[block])
     assert refusal(plan, jobs_by_rule(plan), FIRST_LINES[block]) == ""
     new = {
-        kind: set(BLOCKS[block].get(kind, {})) for kind in ("pools", "masksets", "experiments", "suites", "protocols")
-    }
+        kind: set(BLOCKS[block].get(kind, {}))
+        for kind in (
+            "datasets", "pools", "masksets", "observers", "labels", "experiments", "suites", "protocols",
+        )
+    }  # fmt: skip
     assert all(not names & set(before.config[kind]) for kind, names in new.items()), "it changes what is there"
     table = re.search(r"(\w+)\.csv", FIRST_LINES[block])[1]
     assert table in new["experiments"] | new["suites"]

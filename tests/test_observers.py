@@ -23,8 +23,8 @@ NAMES = ("cat", "dog", "horse")
 def raw(**changed: Any) -> dict[str, Any]:
     """config.yaml with an observer, labels and an experiment that picks crops by it."""
     config = copy.deepcopy(read(ROOT / "config.yaml"))
-    config["observers"] = {"judge": {"pool": "digits", "member": 1}}
-    config["labels"] = {
+    config["observers"] |= {"judge": {"pool": "digits", "member": 1}}
+    config["labels"] |= {
         "one_each": {"kind": "static", "teacher": "judge"},
         "by_view": {"kind": "per_view", "teacher": "judge", "epochs": 3},
         "asked": {"kind": "online", "teacher": "judge"},

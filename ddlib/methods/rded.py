@@ -9,7 +9,11 @@ Published (ResNet-18 as observer and student, soft labels, best of six checks on
 ipc 10. Ours: docs/results.md; at paper scale not yet measured.
 
 **Differs**: bytes are kept as they are (`store: jpeg75` gives the official JPEG files' pixels); all draws are seeded;
-students are scored at the last epoch. `unscored` is a baseline of ours: the crops that would have been scored first.
+scores are by log-softmax (theirs are infinite where a probability underflows), equal ones in the order images are
+drawn; students are scored at the last epoch, on all test images (theirs: 50 a class on ImageNet subsets). How the
+official observers were trained, and which class is which number on ImageNet subsets, is not published: observers are
+trained here (presets `observer`, `observer_imagenet`), and checked. `unscored` is a baseline of ours: the crops that
+would have been scored first.
 """
 
 from __future__ import annotations
