@@ -11,8 +11,11 @@ import pytest
 import torch
 from PIL import Image
 from small import digits, equipped, observe, problem, recipe, settings, table
+from tiny import CONFIG
 from torch import Tensor
 
+from ddlib import project
+from ddlib.config import ConfigError, merged, read, resolve
 from ddlib.data.native import Stored
 from ddlib.methods.driver import Condensed, condense
 from ddlib.methods.recipe import Problem
@@ -131,6 +134,65 @@ def test_stages_take_other_images_and_their_own_network_judges() -> None:
     assert not torch.equal(judged.images, second.images), "the observer given comes first"
     with pytest.raises(ValueError, match="6 of them used before, 8 were asked for"):
         condense(plan, dataclasses.replace(asked, stage=3, frozen=merge([both, as_set(third, 2, 1)])))
+
+
+def later_stage(classes: Any = range(10)) -> tuple[Any, Problem]:
+    """(the recipe, the second stage of some classes after a first of all)."""
+    rows = equipped("mtt", problem()).rows
+    whole = dataclasses.replace(problem(rows=rows), native=Stored(digits()))
+    plan = recipe("rded", dataclasses.replace(whole, scores=table(10, 2, 1, 0)), mipc=8)
+    return plan, dataclasses.replace(whole, classes=list(classes), stage=1, frozen=as_set(condense(plan, whole), 0, 1))
+
+
+def test_a_stage_leaves_the_earlier_images_and_passes_over_what_they_show() -> None:
+    plan, asked = later_stage()
+    frozen = asked.frozen
+    assert frozen is not None
+    assert frozen.origin is not None
+    kept = frozen.images.clone()
+    found = condense(plan, asked)
+    assert torch.equal(frozen.images, kept)
+    assert found.images.shape == kept.shape, "only the new ones are picked"
+    assert torch.equal(condense(plan, asked).images, found.images)
+    elsewhere = dataclasses.replace(frozen, origin=found.origin)
+    other = condense(plan, dataclasses.replace(asked, frozen=elsewhere))
+    assert not torch.equal(other.images, found.images), "what is passed over says what is left"
+    assert asked.rows is not None
+    judged = condense(plan, dataclasses.replace(asked, rows=asked.rows[1:]))
+    one = condense(plan, dataclasses.replace(asked, rows=asked.rows[:1]))
+    assert not torch.equal(judged.images, one.images), "and so does the network that judges"
+
+
+def test_class_phases_of_a_stage_merged_equal_one_phase() -> None:
+    plan, asked = later_stage()
+    whole = condense(plan, asked)
+    parts = []
+    for classes in ([7, 2], [0, 1, 3, 4, 5, 6, 8, 9]):
+        found = condense(plan, dataclasses.replace(asked, classes=classes))
+        labels = torch.tensor(classes).repeat_interleave(2)
+        facts = {"labels": labels, "stage": torch.ones_like(labels), "origin": found.origin}
+        parts.append(dataclasses.replace(as_set(whole, 1, 1), images=found.images, **facts))
+    both = merge(parts)
+    assert torch.equal(both.images, whole.images)
+    assert both.origin is not None
+    assert torch.equal(both.origin, whole.origin)
+
+
+@pytest.mark.parametrize(
+    "asked", [{"method": "rded"}, {"method": "idc", "network": "small", "settings": {"init": "rded"}}]
+)
+def test_crops_of_whitened_images_are_refused(asked: dict[str, Any]) -> None:
+    given = {"dataset": "white", "ipc": [1], "seeds": [0], "observer": "judge"}
+    given |= {"protocols": ["quick"], "students": "group", **asked}
+    changes = {
+        "datasets": {"white": {"source": "digits", "classes": 10, "whitening": "zca"}},
+        "pools": {"early": {"dataset": "white"}},
+        "observers": {"judge": {"pool": "early"}},
+        "experiments": {"picked": given},
+    }
+    config = merged({**CONFIG, "experiments": {}, "suites": {}, "default_suite": "picked"}, changes)
+    with pytest.raises(ConfigError, match=r"experiments\.picked: .* cannot be whitened as white is: name a data set"):
+        resolve(config, read(project.SCHEMA))
 
 
 def test_what_is_missing_is_named() -> None:

@@ -27,8 +27,8 @@ from ddlib.data.real import RealData
 from ddlib.data.whitening import Whitening, fit, fitted, whitened
 from ddlib.jobs import condense as condense_job
 from ddlib.jobs import evaluate as evaluate_job
-from ddlib.methods.room import left
 from ddlib.methods.driver import condense
+from ddlib.methods.room import left
 from ddlib.plan import Plan
 from ddlib.pool.member import MemberTraining
 from ddlib.project import SCHEMA

@@ -6,7 +6,7 @@ import argparse
 import time
 from collections import Counter
 from collections.abc import Container
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ddlib import disk, project, todo
@@ -17,7 +17,7 @@ from ddlib.plan import Plan
 from ddlib.pool_settings import kept_epochs
 
 if TYPE_CHECKING:
-    from ddlib.methods.cost import Work
+    from ddlib.methods.cost import Step, Work
 
 PAPER_SCALE_HOURS = 500
 
@@ -67,6 +67,7 @@ class Clock:
 
         self.machine, self.began = machine, time.monotonic()
         self.known: dict[str, tuple[float, int, int]] = {}  # key -> seconds, images timed with, images asked for
+        self.timed: dict[str, float] = {}
         self.device = "cuda" if torch.cuda.is_available() and machine["device"] != "cpu" else "cpu"
         torch.set_num_threads(machine["threads"])
         cores = f"CPU ({machine['threads']} threads)"
@@ -74,15 +75,22 @@ class Clock:
 
     def hours(self, work: Work) -> float:
         """Hours of a job's steps on one device."""
-        from ddlib.methods.cost import seconds
-
         total = 0.0
         for step, count in work:
             if step.key not in self.known:
-                taken, images = seconds(step, self.device, self.machine["precision"])
-                self.known[step.key] = (taken, images, step.images)
+                self.known[step.key] = self._timed(step)
             total += count * self.known[step.key][0] / 3600
         return total
+
+    def _timed(self, step: Step) -> tuple[float, int, int]:
+        """(seconds, images timed with, images asked for); steps that are timed with as many share that."""
+        from ddlib.methods.cost import affordable, seconds
+
+        images = affordable(step, self.device)
+        alike = replace(step, images=images)
+        if alike.key not in self.timed:
+            self.timed[alike.key] = seconds(alike, self.device, self.machine["precision"])[0]
+        return self.timed[alike.key] * step.images / images, images, step.images
 
     def told(self) -> str:
         """What was measured."""

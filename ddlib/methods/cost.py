@@ -3,8 +3,8 @@
 Five kinds of step make up nearly all work: the gradients of one class's real images (`real`), matching its synthetic
 ones with them (`match`), a student's step there and back (`student`), training a network on one batch (`train`), and
 what a trained one says of a batch (`judge`).
-Images condensed together share the first and the last. What a job's specification asks for is counted exactly; a step
-is timed on random images, a few times.
+Images condensed together share `real` and `train`. What a job's specification asks for is counted exactly; a step is
+timed on random images, a few times.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ddlib.objectives.trajectory import ENGINES, Batch, Student, Trajectory
 from ddlib.pool.draw import Fresh
 from ddlib.pool_settings import kept_epochs
 from ddlib.protocol_settings import student_protocol
+from ddlib.registry import SOURCES
 from ddlib.sets.packing import decoded_count
 from ddlib.streams import Streams
 from ddlib.train.compiler import forward_flops
@@ -155,7 +156,17 @@ def judging(name: str, network: Spec, dataset: Spec, images: int, batch: int = J
 
 
 def _named(name: str, dataset: Spec) -> str:
-    return f"{name} on {dataset['source']}"
+    free = SOURCES[dataset["source"]].facts.get("folder")  # its images may be of any size
+    return f"{name} on {dataset['source']}" + (f" of {dataset['size']} px" if free else "")
+
+
+def affordable(step: Step, device: str) -> int:
+    """How many of its images a step is timed with."""
+    if device != "cpu":
+        return step.images
+    net = networks.build(_options(step.network), channels=step.shape[0], size=step.shape[1], classes=2, seed=0)
+    most = AFFORDABLE_FLOPS / (forward_flops(net, step.shape) * FORWARDS.get(step.kind, 3))
+    return min(step.images, max(8, int(most)))
 
 
 def seconds(step: Step, device: str, precision: str) -> tuple[float, int]:
@@ -163,11 +174,7 @@ def seconds(step: Step, device: str, precision: str) -> tuple[float, int]:
 
     Timed with fewer images, the time is scaled up in proportion.
     """
-    net = networks.build(_options(step.network), channels=step.shape[0], size=step.shape[1], classes=2, seed=0)
-    most = step.images
-    if device == "cpu":
-        most = max(8, int(AFFORDABLE_FLOPS / (forward_flops(net, step.shape) * FORWARDS.get(step.kind, 3))))
-    images = min(step.images, most)
+    images = affordable(step, device)
     timed = {"train": _training, "student": _student, "judge": _judging}.get(step.kind, _matching)
     run = timed(step, device, precision, images)
     run()
@@ -241,7 +248,7 @@ def _training(step: Step, device: str, precision: str, images: int) -> Callable[
     options = _options(step.network)
     net = networks.build(options, channels=step.shape[0], size=step.shape[1], classes=data.classes, seed=0)
     trainer = Trainer(net, learning, data, Streams(0, "cost"), "cost", precision=precision)
-    state, batch = State.of(net.to(device)), torch.arange(images).numpy()
+    state, batch = State.of(net.to(device), learning.optimiser), torch.arange(images).numpy()
     return lambda: trainer.run(state, [batch], (0,))
 
 

@@ -17,10 +17,9 @@ LARGEST = 0.96
 
 
 def preview(made: SyntheticSet, initial: SyntheticSet, path: str | Path, title: str) -> None:
-    """Write a PNG: for up to 20 classes, up to 10 images each, initial (where it is another) and final, and decoded where
-    factor > 1.
+    """Write a PNG: for up to 20 classes, up to 10 images each, initial (where it is another) and final.
 
-    True colours, clipped to 0-1; every row carries its class name.
+    Decoded too where factor > 1. True colours, clipped to 0-1; every row carries its class name.
     """
     from matplotlib.figure import Figure
 
