@@ -107,6 +107,20 @@ def train_of(dataset):
     return f"results/data/{dataset}/train.json"
 
 
+def threads_of(dataset):
+    """One, but for what is worth more: fitting a whitening, decoding the files of an image folder."""
+    entry = PLAN.config["datasets"][dataset]
+    return THREADS if "whitening" in entry or SOURCES[entry["source"]].facts.get("folder") else 1
+
+
+def observe_inputs(wildcards):
+    """Real images, and a pool's block or a file of weights, which may be missing as long as nothing is run."""
+    found = PLAN.observe_inputs(**dict(wildcards))
+    if workflow.dryrun and "weights" in found and not os.path.exists(found["weights"]):
+        del found["weights"]
+    return found
+
+
 def merge_inputs(wildcards):
     """The parts of a set, and the data where their whitening is to be stored with it."""
     names = dict(wildcards)

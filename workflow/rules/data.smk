@@ -1,9 +1,3 @@
-def threads_of(dataset):
-    """One, but for what is worth more: fitting a whitening, decoding the files of an image folder."""
-    entry = PLAN.config["datasets"][dataset]
-    return THREADS if "whitening" in entry or SOURCES[entry["source"]].facts.get("folder") else 1
-
-
 # Real data: train and test as separate files. Only `evaluate` has the test file as an input.
 rule prepare_data:
     input:

@@ -1,12 +1,4 @@
 # Observers: trained networks, checked before they judge anything; their scores of random crops of real images.
-def observe_inputs(wildcards):
-    """Real images, and a pool's block or a file of weights, which may be missing as long as nothing is run."""
-    found = PLAN.observe_inputs(**dict(wildcards))
-    if workflow.dryrun and "weights" in found and not os.path.exists(found["weights"]):
-        del found["weights"]
-    return found
-
-
 rule observe:
     input:
         unpack(guarded("observe", observe_inputs)),
