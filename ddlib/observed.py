@@ -70,7 +70,7 @@ class Observed(Specs):
         gate = {"images": observers.CHECKED, "within": entry.get("within", observers.WITHIN)}
         spec = {"dataset": self.dataset(dataset), "gate": gate, "versions": versions("data", "observer")}
         if "weights" in entry:
-            given = {"weights": entry["weights"], "accuracy": entry["accuracy"]}
+            given = {key: entry[key] for key in ("weights", "accuracy", "outputs") if key in entry}
             return {**spec, **given, "network": self.network(self.observing(observer))}
         pool = self.config["pools"][entry["pool"]]
         member = {"member": entry.get("member", 0), "epoch": observers.epoch_of(entry, pool)}

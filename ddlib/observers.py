@@ -68,13 +68,18 @@ def observer_problems(where: str, entry: Mapping[str, Any], config: Mapping[str,
         both = "both" if "pool" in entry else "neither"
         return [f"{where}: it has {both} of `pool` (a checkpoint of ours) and `weights` (a file): give one of the two"]
     if "pool" in entry:
-        if beside := sorted(entry.keys() & {"dataset", "network"}):
+        if beside := sorted(entry.keys() & {"dataset", "network", "outputs"}):
             return [f"{where}.{beside[0]}: it is the pool's: leave it out"]
         if entry["pool"] not in config["pools"]:
             return [f"{where}.pool: no pool is called {entry['pool']!r}; {nearest(entry['pool'], config['pools'])}"]
         return _epoch_problems(f"{where}.epoch", entry, config["pools"][entry["pool"]])
     found = [f"{where}: key {key!r} is missing" for key in ("dataset", "network", "accuracy") if key not in entry]
     found += [f"{where}.{key}: it is of a pool: leave it out" for key in ("member", "epoch") if key in entry]
+    classes = config["datasets"].get(entry.get("dataset"), {}).get("classes")
+    if "outputs" in entry and classes not in (None, len(entry["outputs"])):
+        found.append(
+            f"{where}.outputs: {len(entry['outputs'])} of the file's outputs for {classes} classes: one for each"
+        )
     for key, table in (("dataset", config["datasets"]), ("network", config["networks"])):
         if key in entry and entry[key] not in table:
             found.append(f"{where}.{key}: none is called {entry[key]!r}; {nearest(entry[key], table)}")

@@ -16,7 +16,7 @@ from tiny import Tiny
 
 from ddlib import nn as networks
 from ddlib import presets, project
-from ddlib.artifacts import read_json
+from ddlib.artifacts import read_json, read_manifest
 from ddlib.data.folder import prepare
 from ddlib.jobs import observe, score
 
@@ -100,6 +100,11 @@ def test_exchanged_class_folders_stop_the_run_and_are_named(trained: Tiny) -> No
     inputs = {"train": DATA, "block": "results/pool/early/block0.json", "table": "results/other/confusion.csv"}
     with pytest.raises(ValueError, match=EXCHANGED):
         run(trained, observe, told, "other/observer", **inputs)
+    # The file's outputs put in the order that the classes now have: it judges again.
+    told = {**project.load(trained.folder).spec("observe", {"observer": "file"}), "outputs": [1, 0, 2]}
+    inputs = {"train": DATA, "weights": "own.safetensors", "table": "results/other/renumbered.csv"}
+    run(trained, observe, told, "other/renumbered", **inputs)
+    assert read_manifest(trained.results / "other/renumbered.json", "observer")["result"]["accuracy"] > 0.9
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,11 @@ def test_a_suite_chooses_labels_and_images() -> None:
         ({"pool": "digits", "epoch": 99}, "99 is no epoch that pool digits keeps"),
         ({"pool": "digits", "network": "convnet3"}, "it is the pool's"),
         ({"weights": "x.pth", "dataset": "digits", "network": "convnet2_w32"}, "'accuracy' is missing"),
+        ({"pool": "digits", "outputs": [1, 2]}, "it is the pool's"),
+        (
+            {"weights": "x", "dataset": "digits", "network": "convnet2_w32", "accuracy": 0.9, "outputs": [4, 2]},
+            "2 of the outputs for 10 classes",
+        ),
         ({"weights": "x.pth", "dataset": "digit", "network": "convnet2_w32", "accuracy": 0.9}, "did you mean 'digits'"),
     ],
 )

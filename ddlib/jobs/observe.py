@@ -63,7 +63,7 @@ def _network(given: Namespace, data: Any) -> tuple[Any, dict[str, Any], float | 
         return net, tensors, heldout if bool(data.heldout.any()) else clean
     from ddlib.weights import load_weights
 
-    params, buffers = load_weights(given.weights, net)
+    params, buffers = load_weights(given.weights, net, spec.get("outputs"))
     named = {f"params/{name}": value for name, value in params.items()}
     return net, {**named, **{f"buffers/{name}": value for name, value in buffers.items()}}, spec["accuracy"]
 

@@ -106,7 +106,7 @@ def _head(state: Params, params: Params, rows: Sequence[int] | None) -> Params:
     if rows is None:
         if outputs != classes:
             raise ValueError(
-                f"it tells {outputs} classes apart, the network {classes}. Say which of its outputs are these classes, "
+                f"it tells {outputs} classes apart, the network {classes}. Say which of its outputs are these classes (`outputs`), "
                 "in their order, or take weights that were trained on them."
             )
         return state
