@@ -134,7 +134,7 @@ def test_a_suite_chooses_labels_and_images() -> None:
         ({"pool": "digits", "outputs": [1, 2]}, "it is the pool's"),
         (
             {"weights": "x", "dataset": "digits", "network": "convnet2_w32", "accuracy": 0.9, "outputs": [4, 2]},
-            "2 of the outputs for 10 classes",
+            "2 of the file's outputs for 10 classes",
         ),
         ({"weights": "x.pth", "dataset": "digit", "network": "convnet2_w32", "accuracy": 0.9}, "did you mean 'digits'"),
     ],

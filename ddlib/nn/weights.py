@@ -106,8 +106,8 @@ def _head(state: Params, params: Params, rows: Sequence[int] | None) -> Params:
     if rows is None:
         if outputs != classes:
             raise ValueError(
-                f"it tells {outputs} classes apart, the network {classes}. Say which of its outputs are these classes (`outputs`), "
-                "in their order, or take weights that were trained on them."
+                f"it tells {outputs} classes apart, the network {classes}. Say which of its outputs are these classes, "
+                "in their order (`outputs` of an observer), or take weights that were trained on them."
             )
         return state
     if len(rows) != classes or not all(0 <= row < outputs for row in rows) or len(set(rows)) < len(rows):
