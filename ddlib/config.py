@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import observers, presets, progressive, protocol_settings, registry
+from . import observers, presets, presets_students, progressive, protocol_settings, registry
 from .dataset_settings import dataset_problems
 from .pool_settings import pool_problems, view_for, view_problems
 from .registry import NETWORKS, nearest
@@ -205,17 +205,17 @@ class _Checker:
             self.refer(where, name, self.config["networks"], "network")
 
     def protocols(self, where: str, entry: dict[str, Any]) -> None:
-        if not self.refer(f"{where}.recipe", entry["recipe"], presets.PROTOCOLS, "protocol recipe"):
+        if not self.refer(f"{where}.recipe", entry["recipe"], presets_students.PROTOCOLS, "protocol recipe"):
             return
         given = {key: value for key, value in entry.items() if key != "recipe"}
-        known = {**presets.PROTOCOL_OPTIONS, **presets.PROTOCOLS[entry["recipe"]]}
-        for key in presets.PER_DATASET:
+        known = {**presets_students.PROTOCOL_OPTIONS, **presets_students.PROTOCOLS[entry["recipe"]]}
+        for key in presets_students.PER_DATASET:
             if isinstance(given.get(key), dict):
                 for dataset, value in given.pop(key).items():
                     if self.refer(f"{where}.{key}", dataset, self.config["datasets"], "data set"):
                         self.found += settings_problems(where, {key: value}, known)
         self.found += settings_problems(where, given, known)
-        resolved = {**presets.PROTOCOLS[entry["recipe"]], **entry}
+        resolved = {**presets_students.PROTOCOLS[entry["recipe"]], **entry}
         if resolved["epochs"] == resolved["steps"] == 0 and resolved.get("epochs_by", "given") == "given":
             self.found.append(f"{where}: students would train for 0 epochs and 0 steps: give one of the two")
 
@@ -254,17 +254,17 @@ class _Checker:
         data = {"source": (entry := self.config["datasets"][dataset])["source"], "classes": entry["classes"]}
         for name in protocols:
             entry = self.config["protocols"].get(name, {})
-            if entry.get("recipe") not in presets.PROTOCOLS:
+            if entry.get("recipe") not in presets_students.PROTOCOLS:
                 continue
             try:
-                protocol_settings.resolve({**presets.PROTOCOLS[entry["recipe"]], **entry}, data, 1, known)
+                protocol_settings.resolve({**presets_students.PROTOCOLS[entry["recipe"]], **entry}, data, 1, known)
             except ValueError as error:
                 self.found.append(f"{where}: protocol {name}: {error}")
 
     def labels_of(self, where: str, entry: dict[str, Any]) -> None:
         """The labels of an experiment or suite: kinds there always are, and named ones."""
         for name in entry.get("labels", []):
-            self.refer(f"{where}.labels", name, [*presets.LABELS, *self.config["labels"]], "kind of labels")
+            self.refer(f"{where}.labels", name, [*presets_students.LABELS, *self.config["labels"]], "kind of labels")
 
     def observers(self, where: str, entry: dict[str, Any]) -> None:
         self.found += observers.observer_problems(where, entry, self.config)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from . import presets
+from . import presets_students
 from .pool_settings import kept_epochs, training
 from .registry import METHODS, nearest
 
@@ -41,7 +41,7 @@ def dataset_of(observer: Mapping[str, Any], pools: Mapping[str, Any]) -> str:
 
 def label(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Named labels as jobs are told of them, but for the teacher."""
-    preset = presets.LABEL_KINDS[entry["kind"]]
+    preset = presets_students.LABEL_KINDS[entry["kind"]]
     return {"kind": entry["kind"], **preset, **{key: entry[key] for key in preset if key in entry}}
 
 
@@ -100,12 +100,12 @@ def _epoch_problems(where: str, entry: Mapping[str, Any], pool: Mapping[str, Any
 def label_problems(where: str, entry: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
     """What is wrong with named labels."""
     found = []
-    if where.removeprefix("labels.") in presets.LABELS:
+    if where.removeprefix("labels.") in presets_students.LABELS:
         found.append(f"{where}: labels of this name there are already; choose another name")
     if entry["teacher"] not in config["observers"]:
         known = nearest(entry["teacher"], config["observers"])
         found.append(f"{where}.teacher: no observer is called {entry['teacher']!r}; {known}")
-    preset = presets.LABEL_KINDS[entry["kind"]]
+    preset = presets_students.LABEL_KINDS[entry["kind"]]
     unknown = [key for key in entry if key not in ("kind", "teacher", *preset)]
     return found + [f"{where}.{key}: {entry['kind']} labels have no such setting" for key in unknown]
 

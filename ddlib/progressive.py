@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from . import presets, registry
+from . import presets, presets_students, registry
 from .pool_settings import kept_epochs, training
 from .registry import nearest
 from .settings import settings_problems
@@ -38,7 +38,7 @@ def name_of(entry: Mapping[str, Any]) -> str:
 def condition(entry: Mapping[str, Any]) -> dict[str, Any]:
     """How networks are trained on the earlier stages: the base's preset, the experiment's own settings over it."""
     given = entry["progressive"]
-    preset = presets.CONDITION.get(given["base"], presets.CONDITION["default"])
+    preset = presets_students.CONDITION.get(given["base"], presets_students.CONDITION["default"])
     return {**preset, **given.get("condition", {})}
 
 
@@ -87,7 +87,7 @@ def problems(where: str, entry: Mapping[str, Any], pools: Mapping[str, Any]) -> 
             f"{where}.progressive.base: {given['base']!r} is no method with stages; {nearest(given['base'], bases)}"
         ]
     found = _stages(where, entry, given["stages"])
-    preset = presets.CONDITION.get(given["base"], presets.CONDITION["default"])
+    preset = presets_students.CONDITION.get(given["base"], presets_students.CONDITION["default"])
     found += settings_problems(f"{where}.progressive.condition", given.get("condition", {}), preset)
     if "budget" in entry:
         found.append(f"{where}.budget: the stages of several ipc are not the same images: give `ipc` instead")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from . import presets
+from . import presets, presets_students
 
 BY_STUDENT = "by_student"
 # IDC on ImageNet subsets: most decoded images per class -> epochs; above, 300.
@@ -55,7 +55,7 @@ def resolve(
     if problem := together(protocol):
         raise ValueError(problem)
     out = dict(protocol)
-    for key, value in presets.RDED_TABLES["mix"][out.get("mix", "cutmix")].items():
+    for key, value in presets_students.RDED_TABLES["mix"][out.get("mix", "cutmix")].items():
         if key in out and not out[key]:
             out[key] = value
     found = {key: _common(key, dataset, ipc) for key in ("batch", "lr") if not out[key]}
@@ -98,7 +98,7 @@ def kind_of(network: Mapping[str, Any]) -> str:
 
 def _common(key: str, dataset: Mapping[str, Any], ipc: int) -> Any:
     """The batch, or the rate of most students."""
-    tables = presets.RDED_TABLES
+    tables = presets_students.RDED_TABLES
     if key == "lr":
         return tables["lr"]["convnet3"]
     if dataset["source"] in tables["batch_of"]:
@@ -124,7 +124,7 @@ def _own(
     """What of the settings that go by tables is otherwise for a student."""
     if not common:
         return {}
-    kind, tables = kind_of(network), presets.RDED_TABLES
+    kind, tables = kind_of(network), presets_students.RDED_TABLES
     own: dict[str, Any] = {}
     if "lr" in common:
         if kind not in tables["lr"]:

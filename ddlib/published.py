@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from . import presets, presets_imagenet, protocol_settings
+from . import presets, presets_imagenet, presets_students, protocol_settings
 from .pool_settings import training, view_for
 from .progressive import name_of
 from .registry import NORMALISATION, SOURCES
@@ -45,8 +45,8 @@ def protocols(config: Mapping[str, Any], entry: Mapping[str, Any]) -> list[str]:
     published = cell["start"] if cell else _published_start(entry["method"], dataset["source"])
     if cell and begun is not None:
         begun["training"] = {**begun["training"], "epochs": presets.POOL_TRAINING["mtt"]["epochs"]}  # what is read
-    papers = presets.PAPERS_PROTOCOL.get(dataset["source"], "idc")
-    papers = name_of(entry) if name_of(entry) in presets.PROTOCOLS and name_of(entry) != "idc" else papers
+    papers = presets_students.PAPERS_PROTOCOL.get(dataset["source"], "idc")
+    papers = name_of(entry) if name_of(entry) in presets_students.PROTOCOLS and name_of(entry) != "idc" else papers
     untouched = config["protocols"].get(papers) == {"recipe": papers}
     return [papers] if untouched and begun == published else []
 
@@ -59,7 +59,7 @@ def beside(config: Mapping[str, Any], entry: Mapping[str, Any], labels: Iterable
     kind = _observer(config, entry)
     kept = {name: config["labels"][name] for name in labels if name in config["labels"]}
     own = {name: label for name, label in kept.items() if label["teacher"] == entry["observer"]}
-    exception = (config["datasets"][entry["dataset"]]["source"], kind) in presets.RDED_TABLES["exceptions"]
+    exception = (config["datasets"][entry["dataset"]]["source"], kind) in presets_students.RDED_TABLES["exceptions"]
     told = [name for name, label in own.items() if _told_as_published(label, views=not exception)]
     return {"published_labels": told, "observer": kind}
 
@@ -95,7 +95,7 @@ def _sized_as_published(config: Mapping[str, Any], entry: Mapping[str, Any], dat
         return False
     if entry["method"] != "rded":
         return bool(size == wanted)
-    judged = entry["observer"] and presets.RDED_SIZES.get((source, _observer(config, entry)))
+    judged = entry["observer"] and presets_students.RDED_SIZES.get((source, _observer(config, entry)))
     return bool(size == judged and dataset.get("test_resize", size) == 8 * (size // 7))
 
 
@@ -112,7 +112,7 @@ def _conditioned_as_published(entry: Mapping[str, Any]) -> bool:
     """Whether its stages (if any) are those of PDD: five, on networks conditioned as there."""
     if entry["stages"] == 1:
         return True
-    preset = presets.CONDITION.get(entry["method"], presets.CONDITION["default"])
+    preset = presets_students.CONDITION.get(entry["method"], presets_students.CONDITION["default"])
     return bool(entry["stages"] == 5 and not entry["conditioned"] and entry["condition"] == preset)
 
 

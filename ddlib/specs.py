@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from . import observers, pool_settings, presets, progressive, protocol_settings, registry
+from . import observers, pool_settings, presets, presets_students, progressive, protocol_settings, registry
 from .experiments import Experiments
 from .paths import budgets, leading
 from .registry import versions
@@ -168,7 +168,9 @@ class Specs(Experiments):
     ) -> Spec:
         entry = self.experiments[experiment]
         whole = entry["method"] == "whole"
-        idle = (*presets.OF_SETS, "epochs", "steps") if whole else ("whole_steps",)  # none of the other's business
+        idle = (
+            (*presets_students.OF_SETS, "epochs", "steps") if whole else ("whole_steps",)
+        )  # none of the other's business
         students_of = {name: self.network(name) for name in self.students[students]}
         trained = self.shown(protocol, experiment, int(ipc), students_of)
         kept = self.config["labels"].get(labels)
@@ -214,8 +216,8 @@ class Specs(Experiments):
         """A protocol with its recipe's values, those given per data set resolved, flips dropped where they hurt."""
         entry = self.config["protocols"][name]
         given = {key: value for key, value in entry.items() if key != "recipe"}
-        recipe = presets.PROTOCOLS[entry["recipe"]]
-        for key in presets.PER_DATASET:
+        recipe = presets_students.PROTOCOLS[entry["recipe"]]
+        for key in presets_students.PER_DATASET:
             if isinstance(given.get(key), dict):
                 given[key] = given[key].get(dataset, recipe[key])
         return self._labels_kept({**recipe, **given}, dataset)

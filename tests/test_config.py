@@ -6,7 +6,7 @@ import pytest
 import yaml
 from tiny import CONFIG
 
-from ddlib import presets, project
+from ddlib import presets, presets_students, project
 from ddlib.augment import cropping, mix
 from ddlib.augment.siamese import DIALECTS, GROUPS
 from ddlib.config import ConfigError, merged, numeric, read, resolve
@@ -258,9 +258,9 @@ def test_the_choices_are_those_of_the_modules_that_read_them():
     assert set(choices["mix"]) == set(mix.MIXES)
     assert set(choices["schedule_lr"]) == {"multistep", *schedules.CURVES}
     tables = [
-        presets.PROTOCOL_OPTIONS,
+        presets_students.PROTOCOL_OPTIONS,
         *presets.POOL_TRAINING.values(),
-        *presets.PROTOCOLS.values(),
+        *presets_students.PROTOCOLS.values(),
         *presets.NETWORK_DEFAULTS.values(),
         *presets.NETWORK_OPTIONS.values(),
     ]

@@ -7,7 +7,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from tiny import ROOT
 
-from ddlib import presets, project
+from ddlib import presets, presets_students, project
 from ddlib.config import merged, read, resolve
 from ddlib.paths import made_by
 from ddlib.plan import Plan
@@ -171,7 +171,11 @@ ENTRY = ("additionalProperties", "properties")
 WRITTEN = {
     "settings": {key: value for known in presets.METHOD_SETTINGS.values() for key, value in known["default"].items()},
     "training": presets.POOL_TRAINING["idc"],
-    "protocol": {**presets.PROTOCOL_OPTIONS, **presets.PROTOCOLS["rded"], **presets.PROTOCOLS["idc"]},
+    "protocol": {
+        **presets_students.PROTOCOL_OPTIONS,
+        **presets_students.PROTOCOLS["rded"],
+        **presets_students.PROTOCOLS["idc"],
+    },
     "network": presets.NETWORK_DEFAULTS["convnet"],
     "experiment": schema_of("properties", "experiments", *ENTRY),
     "pool": schema_of("properties", "pools", *ENTRY),

@@ -14,7 +14,7 @@ from small import digits, equipped, problem, recipe, settings
 from test_presets import GOLDEN
 from tiny import ROOT
 
-from ddlib import presets, presets_imagenet, project, published, registry
+from ddlib import presets, presets_imagenet, presets_students, project, published, registry
 from ddlib.config import ConfigError, read, resolve
 from ddlib.data.real import RealData
 from ddlib.methods.driver import condense
@@ -89,17 +89,17 @@ def test_the_rate_of_early_networks_falls_after_the_seventh_and_ninth_epoch() ->
     (10, 3, 100, 300), (100, 3, 10, 600), (100, 3, 20, 600), (100, 1, 10, 1300), (100, 3, 100, 200),
 ])  # fmt: skip
 def test_students_train_by_the_images_they_have(classes: int, factor: int, ipc: int, epochs: int) -> None:
-    asked = presets.PROTOCOLS["idc_imagenet100" if classes == 100 else "idc_imagenet10"]
+    asked = presets_students.PROTOCOLS["idc_imagenet100" if classes == 100 else "idc_imagenet10"]
     found = by_images(asked, classes, factor, ipc)
     assert found == {**{key: value for key, value in asked.items() if key != "epochs_by"}, "epochs": epochs}
     assert by_images({**asked, "epochs": 7}, classes, factor, ipc)["epochs"] == 7, "one's own number stands"
     assert by_images(asked, classes, factor, 0)["epochs"] == 0, "all images: by steps"
-    assert by_images(presets.PROTOCOLS["idc"], classes, factor, ipc) == presets.PROTOCOLS["idc"]
+    assert by_images(presets_students.PROTOCOLS["idc"], classes, factor, ipc) == presets_students.PROTOCOLS["idc"]
 
 
 def test_protocols_of_imagenet_are_the_published_ones() -> None:
     for classes, lr, decay, batch in ((10, 0.01, 5e-4, 64), (100, 0.1, 1e-4, 128)):
-        protocol = presets.PROTOCOLS[f"idc_imagenet{classes}"]
+        protocol = presets_students.PROTOCOLS[f"idc_imagenet{classes}"]
         assert (protocol["lr"], protocol["weight_decay"], protocol["batch"]) == (lr, decay, batch)
         assert (protocol["augment"], protocol["crop_area"]) == ("resized_flip_jitter_lighting", [0.5, 1.0])
         assert (protocol["mix_probability"], protocol["mix_beta"], protocol["momentum"]) == (1.0, 1.0, 0.9)
@@ -264,7 +264,12 @@ def test_students_of_imagenets_protocol_train() -> None:
     images = torch.rand(12, 3, 16, 16, generator=generator) * 0.2 + labels[:, None, None, None] * 0.3
     images = images.clamp(0, 1)
     data = Labelled(images, labels, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    protocol = {**by_images(presets.PROTOCOLS["idc_imagenet10"], 10, 1, 4), "epochs": 2, "batch": 6, "repeats": 1}
+    protocol = {
+        **by_images(presets_students.PROTOCOLS["idc_imagenet10"], 10, 1, 4),
+        "epochs": 2,
+        "batch": 6,
+        "repeats": 1,
+    }
     students = {"ap": AP, "deep": {"architecture": "resnet", "depth": 50, "width": 4, "norm": "batch", "version": 1}}
     rows = [list(evaluate(data, data, students, protocol, (3, 16, 16), 3, seed=0)) for _ in range(2)]
     assert rows[0] == rows[1]

@@ -13,7 +13,7 @@ import torch
 from small import NETWORK, PROTOCOL, digits, synthetic
 from torch import Tensor
 
-from ddlib import label_bytes, presets
+from ddlib import label_bytes, presets_students
 from ddlib import nn as networks
 from ddlib.artifacts import ArtifactError, save_tensors
 from ddlib.nn.functional import functional, split
@@ -183,7 +183,7 @@ def test_bytes_are_as_planned(name: str, over: dict[str, Any]) -> None:
 
 def test_bytes_at_the_papers_scale() -> None:
     """ImageNet-1k at ipc 10 and 300 epochs: 5.66 GiB, as SRe2L's users measured."""
-    protocol = resolve(presets.PROTOCOLS["rded"], {"source": "imagenet1k", "classes": 1000}, 10, {})
+    protocol = resolve(presets_students.PROTOCOLS["rded"], {"source": "imagenet1k", "classes": 1000}, 10, {})
     whole = label_bytes.per_view(protocol, 10_000, 1000, 2)
     assert whole / 2**30 == pytest.approx(5.66, rel=0.01)
     assert whole / label_bytes.per_view(protocol, 10_000, 1000, 2, top_k=10) > 20

@@ -17,7 +17,7 @@ CODE = ROOT / "ddlib"
 # From the bottom up. A module or package imports those of lower lines, never its neighbours; inside a package all goes.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("presets_imagenet",),
-    ("artifacts", "streams", "registry", "presets", "locks", "paths"),
+    ("artifacts", "streams", "registry", "presets", "presets_students", "locks", "paths"),
     (
         "attempts",
         "checkpoints",

@@ -11,7 +11,7 @@ import torch
 from parity import count, error, load, network, our_name, tensor, weights
 from torch import Tensor
 
-from ddlib import presets
+from ddlib import presets_students
 from ddlib.augment.mix import cutmix_apply, cutmix_boxes, cutmix_ratio, mixup_apply
 from ddlib.augment.showing import Drawing, Replay
 from ddlib.augment.siamese import Augmentation
@@ -92,7 +92,7 @@ def test_settings(place: int) -> None:
     row = PARTS["settings_ipc_classes_size_valipc_batch_lr_temp_wd"][place].tolist()
     ipc, classes, _, _, batch, lr, temperature, decay = row
     dataset = {"source": SOURCES.get(subset, subset), "classes": int(classes)}
-    protocol = {**presets.PROTOCOLS["rded"], "mix": mix}
+    protocol = {**presets_students.PROTOCOLS["rded"], "mix": mix}
     found = resolve(protocol, dataset, int(ipc), {"s": STUDENTS[student]}, STUDENTS[observer])
     own = student_protocol(found, "s")
     assert [own[key] for key in ("batch", "lr", "temperature", "weight_decay")] == [batch, lr, temperature, decay]
@@ -127,7 +127,13 @@ def test_three_steps(way: str) -> None:
     teacher, student = asked()
     x, perm = tensor(STEPS["x"]), STEPS["perm"]
     steps, batch = x.shape[:2]
-    settings = {**presets.PROTOCOLS["rded"], "augment": "none", "dialect": "idc", "mix_beta": 1.0, "bn_twice": True}
+    settings = {
+        **presets_students.PROTOCOLS["rded"],
+        "augment": "none",
+        "dialect": "idc",
+        "mix_beta": 1.0,
+        "bn_twice": True,
+    }
     settings |= {key: float(STEPS[key]) for key in ("lr", "temperature", "weight_decay")} | {"batch": batch}
     source = Labelled(x.flatten(0, 1), tensor(STEPS["y_unused_in_loss"]).flatten(), (0.0,) * 3, (1.0,) * 3)
     boxes = cutmix_boxes(STEPS["lam"], *STEPS["centre"].T, *x.shape[-2:])
@@ -154,7 +160,7 @@ def test_three_steps(way: str) -> None:
 
 
 def test_the_recipe_shows_what_the_official_code_shows() -> None:
-    found = resolve(presets.PROTOCOLS["rded"], {"source": "imagenette", "classes": 10}, 10, {})
+    found = resolve(presets_students.PROTOCOLS["rded"], {"source": "imagenette", "classes": 10}, 10, {})
     learning = Learning.of(found, grid=2)
     assert learning.augment == Augmentation("shuffle_resized_flip", "crops", 2)
     assert Learning.of(found).augment.grid == 1

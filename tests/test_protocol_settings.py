@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from ddlib import presets
+from ddlib import presets_students
 from ddlib.protocol_settings import kind_of, resolve, student_protocol, together
 
-RDED = presets.PROTOCOLS["rded"]
+RDED = presets_students.PROTOCOLS["rded"]
 CONV3 = {"architecture": "convnet", "depth": 3, "version": 1}
 C100 = {"source": "cifar100", "classes": 100}
 
 
-@pytest.mark.parametrize("name", [name for name in presets.PROTOCOLS if name != "rded"])
+@pytest.mark.parametrize("name", [name for name in presets_students.PROTOCOLS if name != "rded"])
 def test_protocols_that_depend_on_nothing_stay_as_they_are(name: str) -> None:
-    protocol = presets.PROTOCOLS[name]
+    protocol = presets_students.PROTOCOLS[name]
     found = resolve(protocol, C100, 10, {"odd": {"architecture": "convnet", "depth": 9}})
     assert found == protocol
     assert list(found) == list(protocol)

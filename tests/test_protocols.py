@@ -13,7 +13,7 @@ from small import NETWORK, PROTOCOL, digits
 from tiny import CONFIG
 from torch import Tensor
 
-from ddlib import presets, project
+from ddlib import presets, presets_students, project
 from ddlib.config import ConfigError, merged, read, resolve
 from ddlib.methods.cost import evaluating
 from ddlib.plan import Plan
@@ -54,7 +54,7 @@ def recorded(protocol: dict[str, Any], count: int, steps: int) -> Recorder:
 @pytest.mark.parametrize("name", ["mtt", "pdd_mtt"])
 def test_rates_and_restarts_are_the_published_ones(name: str, per_pass: int) -> None:
     data = load("pdd_union_schedule")
-    base, protocol = float(data["eval_base_lr"]), presets.PROTOCOLS[name]
+    base, protocol = float(data["eval_base_lr"]), presets_students.PROTOCOLS[name]
     assert protocol["epochs"] - 1 in data["eval_E_list"]
     for last in data["eval_E_list"].tolist():
         prefix = f"eval_{name.removesuffix('_mtt')}_E{last}_"
@@ -73,7 +73,7 @@ def test_the_rate_may_fall_within_a_pass() -> None:
 
 
 def test_presets_are_the_papers() -> None:
-    mtt, pdd, idc = (presets.PROTOCOLS[name] for name in ("mtt", "pdd_mtt", "pdd_idc"))
+    mtt, pdd, idc = (presets_students.PROTOCOLS[name] for name in ("mtt", "pdd_mtt", "pdd_idc"))
     assert (mtt["epochs"], mtt["batch"], mtt["momentum"], mtt["weight_decay"], mtt["lr"]) == (
         1001,
         256,
@@ -89,11 +89,14 @@ def test_presets_are_the_papers() -> None:
         "epochs": 501, "schedule": "in_sequence", "carry_optimiser": True
     }  # fmt: skip
     own = ("schedule", "carry_optimiser", "halve_from_stage")
-    assert {key: value for key, value in idc.items() if key not in own} == {**presets.PROTOCOLS["idc"], "epochs": 500}
+    assert {key: value for key, value in idc.items() if key not in own} == {
+        **presets_students.PROTOCOLS["idc"],
+        "epochs": 500,
+    }
     assert [idc[key] for key in own] == ["in_sequence", True, 6]
     assert presets.CHOICES["schedule"] == teaching.SCHEDULES
-    for recipe in presets.PROTOCOLS.values():
-        assert recipe.keys() - presets.PROTOCOL_OPTIONS.keys() == presets.PROTOCOLS["idc"].keys()
+    for recipe in presets_students.PROTOCOLS.values():
+        assert recipe.keys() - presets_students.PROTOCOL_OPTIONS.keys() == presets_students.PROTOCOLS["idc"].keys()
 
 
 def test_jobs_of_the_protocols_there_were_are_told_what_they_were_told() -> None:
@@ -111,7 +114,7 @@ def test_jobs_of_the_protocols_there_were_are_told_what_they_were_told() -> None
         facts = ["dataset", "labels", "protocol", "seed", "set", "students", "versions"]
         assert sorted(found) == facts
     for name in ("pdd_mtt", "pdd_mtt_union"):
-        assert not set(presets.OF_SETS) & plan.spec("evaluate", {**whole, "protocol": name})["protocol"].keys()
+        assert not set(presets_students.OF_SETS) & plan.spec("evaluate", {**whole, "protocol": name})["protocol"].keys()
 
 
 # ---- lessons --------------------------------------------------------------------------------------------------------
@@ -272,7 +275,7 @@ def test_soft_labels_are_trained_on_where_the_labels_are_the_sets_own(monkeypatc
     made = staged(2)
     hot = torch.nn.functional.one_hot(made.labels, 10).float()
     soft = dataclasses.replace(made, soft=0.7 * hot + 0.03)
-    taught = {labels: lessons(soft, PROTOCOL, labels) for labels in presets.LABELS}
+    taught = {labels: lessons(soft, PROTOCOL, labels) for labels in presets_students.LABELS}
     assert taught["own"][0].source.soft is not None
     assert taught["hard"][0].source.soft is None
     ends = {name: weights(monkeypatch, found, repeats=1)[0] for name, found in taught.items()}
@@ -333,7 +336,7 @@ def test_any_recipe_may_be_given_the_options() -> None:
     over = {"schedule": "in_sequence", "learned_lr": True, "shared_start": True}
     found = Plan(resolve(merged(CONFIG, quick(**over)), SCHEMA)).protocol("quick", "digits")
     assert {key: found[key] for key in over} == over
-    assert found.keys() - over.keys() == presets.PROTOCOLS["idc"].keys()
+    assert found.keys() - over.keys() == presets_students.PROTOCOLS["idc"].keys()
 
 
 def test_what_is_learned_with_soft_labels_is_used_with_them() -> None:

@@ -22,7 +22,7 @@ from ddlib.config import ConfigError
 from ddlib.guard import disagreement, refusal
 from ddlib.paths import MANIFESTS
 from ddlib.registry import SOURCES
-from ddlib.presets import LABELS
+from ddlib.presets_students import LABELS
 
 
 def load_plan():
