@@ -91,7 +91,7 @@ def test_exchanged_class_folders_stop_the_run_and_are_named(trained: Tiny) -> No
     done = trained.snakemake(wanted, "--forcerun", DATA)
     said = done.stdout + done.stderr
     assert done.returncode == 1
-    assert f"error: observer file numbers its classes otherwise than folder (training images): {EXCHANGED}" in said
+    assert f"error: observer file numbers its classes otherwise than mine (training images): {EXCHANGED}" in said
     assert "Were class folders exchanged" in said
     assert "Traceback" not in Path(trained.results / "logs/observe/file.log").read_text()
     for made in ("scores", "sets/picked", "condensed/picked"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -60,6 +61,32 @@ KILLED = [("digits_idc", 1, 0), ("digits_acc_dd", 1, 0), ("digits_drop2sparse", 
 KILLED += [("digits_pdd_idc", 2, 1), ("digits_pdd_mtt", 2, 1)]
 
 
+KILLS = 6
+
+
+def checkpoints(folder: Path) -> set[tuple[str, int]]:
+    """The checkpoints there are, told apart by when they were written."""
+    found = set()
+    for path in folder.rglob("*.safetensors"):
+        with contextlib.suppress(FileNotFoundError):  # replaced, or done with, meanwhile
+            found.add((str(path), path.stat().st_mtime_ns))
+    return found
+
+
+def killed_on_its_way(job: subprocess.Popen[bytes], folder: Path, moments: random.Random) -> bool:
+    """Kill a job a random moment after it has written a checkpoint of its own (or, one time in four, while it starts);
+    False if it has ended by itself. So each kill finds it further on, however busy the machine is."""
+    before, early = checkpoints(folder), moments.random() < 0.25
+    while not early and job.poll() is None and checkpoints(folder) <= before:
+        time.sleep(0.02)
+    time.sleep(moments.uniform(0, 0.5))
+    if job.poll() is not None:
+        return False
+    job.kill()
+    job.wait()
+    return True
+
+
 @pytest.mark.parametrize(("experiment", "ipc", "stage"), KILLED)
 def test_a_condensation_killed_at_random_moments_ends_with_the_same_bytes(
     checkout: Path, experiment: str, ipc: int, stage: int
@@ -84,25 +111,16 @@ def test_a_condensation_killed_at_random_moments_ends_with_the_same_bytes(
         return [sys.executable, "-m", "ddlib.jobs.condense", *options]
 
     environment = {**os.environ, "PYTHONPATH": str(checkout)}
-    began = time.monotonic()
     subprocess.run(command("whole"), cwd=checkout, env=environment, check=True, capture_output=True)
-    took = time.monotonic() - began  # on this machine, as busy as it is: starting alone may take seconds
     moments, kills = random.Random(0), 0
-    for _ in range(40):
+    for attempt in range(KILLS + 1):
         job = subprocess.Popen(command("killed"), cwd=checkout, env=environment, stderr=subprocess.DEVNULL)
-        try:
-            code = job.wait(timeout=moments.uniform(0.5, 1.0) * took)
-        except subprocess.TimeoutExpired:
-            job.kill()
-            job.wait()
-            kills += 1
-            # Another machine setting where there is a checkpoint: the job goes on as it was begun.
-            machine["class_chunk"] = 10 if list((checkout / "results/checkpoints").rglob("*.safetensors")) else 1
-            continue
-        assert code == 0
-        break
-    else:
-        pytest.fail("the job never ended, though it goes on from its checkpoints")
+        if attempt == KILLS or not killed_on_its_way(job, checkout / "results/checkpoints", moments):
+            assert job.wait(timeout=300) == 0
+            break
+        kills += 1
+        # Another machine setting where there is a checkpoint: the job goes on as it was begun.
+        machine["class_chunk"] = 10 if checkpoints(checkout / "results/checkpoints") else 1
     assert kills >= 1
     stems = [checkout / f"results/condensed/{name}/per{ipc}/seed0/stage{stage}" for name in ("whole", "killed")]
     for name in ("phase0.json", "phase0.safetensors", "phase0.initial.safetensors"):

@@ -43,7 +43,8 @@ def _observe(given: Namespace, job: Job) -> None:
     found = confusion(observer, data.heldout_part() if held else data.fit(), spec["gate"]["images"])
     with atomic_write(given.table) as temporary:
         pd.DataFrame(found, index=data.class_names, columns=data.class_names).to_csv(temporary, index_label="class")
-    what, on = f"observer {given.output.parent.name}", f"{data.name} ({'held-out' if held else 'training'} images)"
+    what = f"observer {given.output.parent.name}"
+    on = f"{given.train.parent.name} ({'held-out' if held else 'training'} images)"
     facts = check(found, data.class_names, expected, spec["gate"]["within"], what, on)
     result: dict[str, Any] = {**facts, "class_order_hash": data.class_order_hash, "heldout": held}
     write_manifest(given.output, "observer", spec, {"weights": weights, "confusion": given.table}, result)
