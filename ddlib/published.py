@@ -15,7 +15,7 @@ from .settings import method_settings
 
 # What names a variant, which ddlib/published.csv tells apart.
 VARIANT = ("factor", "init", "outer_iterations")
-# What makes images no others, but for rounding.
+# RDED's images through JPEG, as there, or kept as they are (ours; **Differs** in ddlib/methods/rded.py).
 ALIKE = ("store",)
 # The labels of students where nothing else is published: classes.
 CLASSES = ("hard", "own")

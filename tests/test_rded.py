@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,10 @@ from tiny import CONFIG
 from torch import Tensor
 
 from ddlib import project
+from ddlib.artifacts import ArtifactError
 from ddlib.config import ConfigError, merged, read, resolve
 from ddlib.data.native import Stored
+from ddlib.jobs import condense as condense_job
 from ddlib.methods.driver import Condensed, condense
 from ddlib.methods.recipe import Problem
 from ddlib.sets.candidates import cropped, drawn_boxes
@@ -89,9 +93,25 @@ def test_jpeg_is_what_files_of_quality_75_give_back(tmp_path: Path) -> None:
     assert not torch.equal(made(store="jpeg75").images, made().images)
 
 
-def test_idc_begins_with_rdeds_crops() -> None:
+def test_native_files_are_opened_only_where_crops_are_cut(tmp_path: Path) -> None:
+    """A condensation of images that were prepared needs neither the folder they came from nor its index."""
+
+    def opened(method: str, **given: Any) -> Any:
+        spec = {"method": method, "settings": given}
+        job: Any = SimpleNamespace(machine={})
+        return condense_job._native(Namespace(spec=spec, train=tmp_path / "train.json"), job, digits())
+
+    assert opened("idc", init="mix") is None
+    assert opened("random", init="random") is None
+    for method, given in (("rded", {}), ("crops", {}), ("idc", {"init": "rded"})):
+        with pytest.raises(ArtifactError, match=r"train\.json does not exist"):
+            opened(method, **given)
+
+
+@pytest.mark.parametrize("method", ["idc", "acc_dd", "drop2sparse"])
+def test_what_is_built_on_idc_begins_with_rdeds_crops(method: str) -> None:
     asked = dataclasses.replace(problem(ipc=1), native=Stored(digits()), scores=table(10, 2, 2, 0))
-    found = made("idc", asked, init="rded", factor=2, outer_iterations=1)
+    found = made(method, asked, init="rded", factor=2, outer_iterations=1)
     begun = found.initial["images"]
     chosen = table(10, 2, 2, 0).cut(5, 4)
     assert begun.dtype == torch.float32
@@ -101,7 +121,7 @@ def test_idc_begins_with_rdeds_crops() -> None:
     assert (found.images - begun).abs().amax((1, 2, 3)).min() > 0
     assert found.origin is None
     for kind in ("crops", "herding", "kmeans"):
-        other = made("idc", asked, init=kind, factor=2, outer_iterations=1, inner_steps=1).initial["images"]
+        other = made(method, asked, init=kind, factor=2, outer_iterations=1, inner_steps=1).initial["images"]
         assert other.shape == begun.shape
         assert not torch.equal(other, begun)
 

@@ -42,7 +42,6 @@ def main() -> None:
 
 
 def _condense(given: Namespace, job: Job) -> None:
-    from ddlib.data.native import open_native
     from ddlib.data.real import RealData
     from ddlib.methods.driver import condense
     from ddlib.methods.recipe import Problem
@@ -72,7 +71,7 @@ def _condense(given: Namespace, job: Job) -> None:
         spec.get("condition"),
         chosen if whole else None,
         scores=_scores(given),
-        native=open_native(given.train, real, job.machine),
+        native=_native(given, job, real),
         observe=_observer(given, job, data),
     )
     recipe = registry.lookup(registry.METHODS, spec["method"], "method").load()(spec["settings"], problem)
@@ -95,6 +94,16 @@ def _chosen(given: Namespace, data: Any) -> Any:
     asked = given.spec["discard"]
     counted = load_file(given.events, read_manifest(given.events, "block"), f"member{asked['member']}/events")[0]
     return data.between(counted["forgotten"], asked["low"], asked["high"])
+
+
+def _native(given: Namespace, job: Job, real: Any) -> Any:
+    """The images in their native size, where crops are cut from them: for others the files need not be there."""
+    cuts = registry.METHODS[given.spec["method"]].facts.get("native")
+    if not cuts and given.spec["settings"].get("init") not in ("rded", "crops"):
+        return None
+    from ddlib.data.native import open_native
+
+    return open_native(given.train, real, job.machine)
 
 
 def _scores(given: Namespace) -> Any:
