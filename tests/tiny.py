@@ -94,8 +94,12 @@ class Tiny:
     @classmethod
     def finished(cls, factory, folder):
         """A copy in `folder` of the one whose workflow has run. `factory`: pytest's tmp_path_factory."""
+        return cls._copied(factory, folder, "tiny")
+
+    @classmethod
+    def _copied(cls, factory, folder, name):
         base = factory.getbasetemp()
-        shared = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "tiny"
+        shared = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / name
         with locked(shared.with_suffix(".lock")):
             if not (shared / "done").exists():
                 shutil.rmtree(shared, ignore_errors=True)
