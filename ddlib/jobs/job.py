@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import functools
 import json
 import os
 import platform
@@ -67,9 +68,13 @@ class Job:
 
     def checkpoint(self, part: str = "") -> Checkpoint:
         """Checkpoints of this job's output (or of a part of it), of no use once its inputs have another content."""
-        files = [[file["sha256"] for file in read_manifest(path)["files"].values()] for path in self.inputs]
         seconds = self.machine["checkpoint_seconds"]
-        return Checkpoint(RESULTS, stem(self.output) + part, self.spec, seconds, say=say, inputs=digest(files))
+        return Checkpoint(RESULTS, stem(self.output) + part, self.spec, seconds, say=say, inputs=self._content)
+
+    @functools.cached_property
+    def _content(self) -> str:
+        """A digest of the files that the inputs' manifests name."""
+        return digest([[file["sha256"] for file in read_manifest(path)["files"].values()] for path in self.inputs])
 
     def go_on_as(self, checkpoint: Checkpoint) -> None:
         """Compute as the session did that wrote the checkpoint, if there is one: threads, chunk, precision and the
