@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ddlib.artifacts import read_json
+from ddlib.artifacts import check_file, read_manifest, read_sealed
 
 COLUMNS = [
     "suite", "dataset", "experiment", "method", "ipc", "labels", "protocol", "network", "outer_iteration",
@@ -45,16 +45,18 @@ def table(suite: str, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def read(path: str | Path) -> pd.DataFrame:
-    """A table as it was written."""
-    found = pd.read_csv(path)
+    """A table as it was written. ArtifactError if it is not the one that the manifest beside it describes."""
+    manifest = Path(path).with_suffix(".json")
+    found = pd.read_csv(check_file(manifest, read_manifest(manifest, "table"), "table"))
     return found.assign(ipc=found["ipc"].astype("Int64"))
 
 
 def _scores(row: Mapping[str, Any]) -> pd.DataFrame:
     """Every student of one cell, with the cell's names and costs."""
-    students = pd.read_csv(f"{row['stem']}.csv")
-    runs = [read_json(path) for path in row["runs"]]
-    card = read_json(row["card"][0])["result"] if row["card"] else {"image_bytes": pd.NA}
+    scored = f"{row['stem']}.json"
+    students = pd.read_csv(check_file(scored, read_manifest(scored, "evaluation"), "table"))
+    runs = [read_sealed(path) for path in row["runs"]]
+    card = read_manifest(row["card"][0], "set")["result"] if row["card"] else {"image_bytes": pd.NA}
     names = {
         key: row[key]
         for key in (
@@ -75,9 +77,9 @@ def _scores(row: Mapping[str, Any]) -> pd.DataFrame:
         "outer_iteration": int(row["at"][2:-1]) if row["at"] else row["outer"],
         "device_seconds": sum(_spent(run, row["at"]) for run in runs),
         "peak_memory_mb": max((run["peak_memory_mb"] for run in runs), default=0.0),
-        "pool_seconds": sum(read_json(path)["seconds"] for path in row["pool_runs"]),
+        "pool_seconds": sum(read_sealed(path)["seconds"] for path in row["pool_runs"]),
         "image_bytes": card["image_bytes"],
-        "label_bytes": read_json(row["label_file"])["result"]["bytes"] if "label_file" in row else 0,
+        "label_bytes": read_manifest(row["label_file"], "labels")["result"]["bytes"] if "label_file" in row else 0,
     }
     return students.assign(**names, **costs)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ddlib import project
-from ddlib.artifacts import ArtifactError, read_manifest, sha256_file, write_json
+from ddlib.artifacts import ArtifactError, check_file, read_manifest, write_sealed
 from ddlib.guard import differences
 from ddlib.jobs.job import guarded
 from ddlib.paths import made_by
@@ -46,7 +46,7 @@ def adopt(plan: Plan, path: Path) -> str:
     if made_with != wanted:
         manifest["adopted"] = {"from": made_with}
     before = path.stat()
-    write_json(path, manifest)
+    write_sealed(path, manifest)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     lines = "\n".join(f"  {line}" for line in found)
     return (
@@ -73,14 +73,11 @@ def _asked(plan: Plan, rule: str, wildcards: dict[str, str], path: Path) -> dict
 
 def _check_files(path: Path, manifest: dict[str, Any]) -> None:
     """ArtifactError unless every file the manifest names is there, unchanged."""
-    for entry in manifest["files"].values():
-        file = path.parent / entry["path"]
-        if not file.is_file():
-            raise ArtifactError(f"{path} names {file}, which does not exist: it cannot be adopted. Copy it too.")
-        if sha256_file(file) != entry["sha256"]:
-            raise ArtifactError(
-                f"{file} is not the file {path} describes (another hash): it cannot be adopted. Delete {path}."
-            )
+    for name in manifest["files"]:
+        try:
+            check_file(path, manifest, name)
+        except ArtifactError as error:
+            raise ArtifactError(f"{path} cannot be adopted: {error}") from None
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def main() -> None:
     found = table(given.spec["suite"], rows(given.spec["groups"]))
     with atomic_write(given.table) as temporary:
         found.to_csv(temporary, index=False)
-    write_manifest(given.output, "table", given.spec, {}, {"rows": len(found)})
+    write_manifest(given.output, "table", given.spec, {"table": given.table}, {"rows": len(found)})
     say(text(found))
 
 
