@@ -10,7 +10,7 @@ SNAKEFILES := workflow/Snakefile $(wildcard workflow/rules/*.smk)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test soak bench check audit ui status table plan clean-suite du adopt lock
+.PHONY: help venv demo test soak bench check audit ui status table plan clean-suite du verify adopt lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ clean-suite: venv ## delete the results of a suite that no other suite uses (ask
 
 du: venv ## disk used, by kind of result
 	@$(BIN)/python -m ddlib.jobs.du
+
+verify: venv ## check every result against its hash and name what is damaged (DELETE=1 deletes that)
+	@$(BIN)/python -m ddlib.jobs.verify $(if $(DELETE),--delete)
 
 adopt: venv ## take FILE=results/... made with other settings as what the configuration asks for
 	@$(BIN)/python -m ddlib.jobs.adopt $(FILE)

@@ -273,9 +273,10 @@ def locked(path: str | Path, blocking: bool = True) -> Iterator[bool]:
 
     The kernel frees it when the process dies, however it dies.
     """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        with storing(path):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
