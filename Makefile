@@ -9,6 +9,9 @@ CODE := ddlib workflow/plugins tools tests benchmarks
 SNAKEFILES := workflow/Snakefile $(wildcard workflow/rules/*.smk)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal
 
+# A name as one word for the shell, whatever is in it.
+quoted = '$(subst ','\'',$(1))'
+
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test soak bench check audit ui status table plan clean-suite du verify adopt lock
 
@@ -61,13 +64,13 @@ status: venv ## what runs, how far it is, when it will be done
 	@$(BIN)/python -m ddlib.jobs.status
 
 table: venv ## the table of a suite as far as it exists, marked partial
-	@$(BIN)/python -m ddlib.jobs.show --partial $(SUITE)
+	@$(BIN)/python -m ddlib.jobs.show --partial -- $(call quoted,$(SUITE))
 
 plan: venv ## jobs, disk and hours a suite will take on this machine
-	@$(BIN)/python -m ddlib.jobs.plan $(SUITE)
+	@$(BIN)/python -m ddlib.jobs.plan -- $(call quoted,$(SUITE))
 
 clean-suite: venv ## delete the results of a suite that no other suite uses (asks; YES=1 does not)
-	@$(BIN)/python -m ddlib.jobs.clean $(if $(YES),--yes) $(SUITE)
+	@$(BIN)/python -m ddlib.jobs.clean $(if $(YES),--yes) -- $(call quoted,$(SUITE))
 
 du: venv ## disk used, by kind of result
 	@$(BIN)/python -m ddlib.jobs.du
@@ -76,7 +79,7 @@ verify: venv ## check every result against its hash and name what is damaged (DE
 	@$(BIN)/python -m ddlib.jobs.verify $(if $(DELETE),--delete)
 
 adopt: venv ## take FILE=results/... made with other settings as what the configuration asks for
-	@$(BIN)/python -m ddlib.jobs.adopt $(FILE)
+	@$(BIN)/python -m ddlib.jobs.adopt -- $(foreach file,$(FILE),$(call quoted,$(file)))
 
 lock: ## write requirements.lock anew from pyproject.toml
 	$(PYTHON) tools/lock.py

@@ -19,7 +19,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -126,13 +126,13 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ArtifactError(f"{path} does not exist. Let the workflow make it: snakemake --cores all {path}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ArtifactError(f"{path} is damaged ({error}). {_AGAIN}") from None
 
 
 def write_sealed(path: str | Path, value: Mapping[str, Any]) -> dict[str, Any]:
     """Write `value` as JSON with its format and the digest of itself, atomically; return what was written."""
-    held = {**value, "format": FORMAT}
+    held = json.loads(canonical({**value, "format": FORMAT}))  # as it will be read: names of keys are text there
     held.pop(SEAL, None)
     sealed = {**held, SEAL: digest(held)}
     write_json(path, sealed)
@@ -205,7 +205,7 @@ def load_tensors(
             names = handle.keys()
             tensors = {name: handle.get_tensor(name) for name in names}
             meta = json.loads((handle.metadata() or {}).get(_META_KEY, "{}"))
-    except (SafetensorError, json.JSONDecodeError) as error:
+    except (SafetensorError, json.JSONDecodeError, RecursionError) as error:
         raise ArtifactError(f"{path} is damaged ({error}). Delete it and run the workflow again.") from None
     return tensors, meta
 
@@ -240,6 +240,9 @@ def read_manifest(path: str | Path, kind: str | None = None) -> dict[str, Any]:
         raise ArtifactError(f"{path} is not a manifest of format {FORMAT}. {_AGAIN}")
     if kind is not None and manifest.get("kind") != kind:
         raise ArtifactError(f"{path} is a manifest of kind {manifest.get('kind')!r}, not {kind!r}.")
+    for entry in manifest.get("files", {}).values():
+        if (named := PurePath(entry["path"])).is_absolute() or ".." in named.parts:
+            raise ArtifactError(f"{path} names {str(named)!r}, out of its own folder: it is none of ours. Delete it.")
     return manifest
 
 

@@ -117,7 +117,7 @@ def prepare(results: str | Path, uri: str) -> tuple[Any, str]:
 
 def shown(uri: str) -> str:
     """`uri` without user name and password."""
-    return re.sub(r"//[^/@]*@", "//", uri)
+    return re.sub(r"//[^/\s]*@", "//", uri)
 
 
 def _knock(uri: str) -> None:
@@ -127,7 +127,7 @@ def _knock(uri: str) -> None:
     except urllib.error.HTTPError:
         return
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise TrackingError(f"no MLflow server answers at {shown(uri)} ({error}). {_KEPT}") from None
+        raise TrackingError(f"no MLflow server answers at {shown(uri)} ({shown(str(error))}). {_KEPT}") from None
 
 
 @contextlib.contextmanager
@@ -140,7 +140,7 @@ def _explained(uri: str) -> Iterator[None]:
         if ours and not isinstance(error, OSError):
             raise
         words = str(error).strip().splitlines() or [type(error).__name__]
-        raise TrackingError(f"MLflow at {shown(uri)} can't be used: {words[0][:300]} {_KEPT}") from error
+        raise TrackingError(f"MLflow at {shown(uri)} can't be used: {shown(words[0])[:300]} {_KEPT}") from error
 
 
 class MlflowStore:

@@ -103,7 +103,8 @@ def test_manifests_say_what_they_are_and_move_with_their_folder(tmp_path: Path) 
     (tmp_path / "a").mkdir()
     save_tensors(tmp_path / "a" / "x.safetensors", {"a": torch.ones(1)})
     path = tmp_path / "a" / "m.json"
-    made = write_manifest(path, "phase", {"b": 2}, {"x": tmp_path / "a" / "x.safetensors"}, {"losses": [1.0]})
+    by = {number: (0.1, number) for number in range(12)}  # read back as text, in another order
+    made = write_manifest(path, "phase", {"b": 2}, {"x": tmp_path / "a" / "x.safetensors"}, {"losses": [1.0], "by": by})
     assert made["files"]["x"]["path"] == "x.safetensors"
     (tmp_path / "a").rename(tmp_path / "moved")
     path = tmp_path / "moved" / "m.json"

@@ -123,7 +123,7 @@ def test_makefile_target(target):
     done = make("-n", target, "SUITE=cifar")
     assert done.returncode == 0, done.stderr
     if target in ("table", "plan", "clean-suite"):
-        assert done.stdout.rstrip().endswith(" cifar")
+        assert done.stdout.rstrip().endswith(" -- 'cifar'")
 
 
 def test_make_alone_lists_all_targets():
