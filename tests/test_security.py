@@ -17,7 +17,15 @@ from test_layers import dotted, imports
 from tiny import CONFIG, Tiny
 
 from ddlib import tracking
-from ddlib.artifacts import ArtifactError, load_tensors, read_json, read_manifest, save_tensors, write_manifest
+from ddlib.artifacts import (
+    ArtifactError,
+    load_tensors,
+    read_json,
+    read_manifest,
+    save_tensors,
+    write_manifest,
+    write_sealed,
+)
 from ddlib.attempts import read_attempts
 from ddlib.config import ConfigError, merged, read, resolve
 from ddlib.data.decode import Unreadable, decode
@@ -142,7 +150,7 @@ def test_a_manifest_names_files_in_its_own_folder(tmp_path, named):
     write_manifest(tmp_path / "m.json", "set", {}, {"set": tmp_path / "x.safetensors"}, {})
     manifest = json.loads((tmp_path / "m.json").read_text())
     manifest["files"]["set"]["path"] = named
-    (tmp_path / "m.json").write_text(json.dumps(manifest))
+    write_sealed(tmp_path / "m.json", manifest)  # as somebody would who wants it to be believed
     with pytest.raises(ArtifactError, match="out of its own folder"):
         read_manifest(tmp_path / "m.json")
 
