@@ -272,6 +272,7 @@ def test_the_table_has_seconds_until_a_snapshot(tmp_path, monkeypatch):
     cells = [row for row in rows(found.groups("a")) if row["experiment"] == "a"]
     for cell in cells:
         score = {"network": "small", "repeat": 0, "accuracy": 0.5, "train_images": 10, "steps": 1}
+        Path(cell["stem"]).parent.mkdir(parents=True, exist_ok=True)
         pd.DataFrame([score]).to_csv(f"{cell['stem']}.csv", index=False)
         write_manifest(f"{cell['stem']}.json", "evaluation", {}, {"table": f"{cell['stem']}.csv"}, {})
         for path in cell["card"]:

@@ -159,6 +159,7 @@ def test_part_of_the_cells_makes_a_table_of_them(made):
 def test_written_and_read_is_the_same_text(made, tmp_path):
     found = table("tiny", made(range(5)))
     found.to_csv("tiny.csv", index=False)
+    write_manifest("tiny.json", "table", {}, {"table": "tiny.csv"}, {})
     said = text(read_table("tiny.csv"))
     assert said == text(found)
     assert "digits, protocol quick, hard labels, network small" in said
