@@ -10,7 +10,7 @@ SNAKEFILES := workflow/Snakefile $(wildcard workflow/rules/*.smk)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test soak bench check audit ui status table plan clean-suite du adopt lock
+.PHONY: help venv demo test soak bench check audit ui status table plan clean-suite du adopt rename lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,8 +72,11 @@ clean-suite: venv ## delete the results of a suite that no other suite uses (ask
 du: venv ## disk used, by kind of result
 	@$(BIN)/python -m ddlib.jobs.du
 
-adopt: venv ## take FILE=results/... made with other settings as what the configuration asks for
+adopt: venv ## take FILE=results/... made with other settings as what is asked for; FILE=results: copied ones as up to date
 	@$(BIN)/python -m ddlib.jobs.adopt $(FILE)
+
+rename: venv ## give the results of an experiment that was renamed their new name: OLD=name NEW=name
+	@$(BIN)/python -m ddlib.jobs.rename $(OLD) $(NEW)
 
 lock: ## write requirements.lock anew from pyproject.toml
 	$(PYTHON) tools/lock.py
