@@ -39,9 +39,9 @@ def outdated(outputs: Iterable[str], inputs: Iterable[str]) -> str | None:
 def wrong_order(older: str) -> str:
     """What to say of results without a record that are older than what they are made from."""
     return (
-        "Snakemake has no record of how these results were made, and by its time "
-        f"{older}, which it is made from. Were they copied here, without their times and without .snakemake, and belong "
-        "together? Then put the times of all results in order with: make adopt FILE=results\n"
+        f"Snakemake has no record of how these results were made, and by its time {older}, which it is made from.\n"
+        "Were they copied here, without their times and without .snakemake? Then put the times of all results in order "
+        "with: make adopt FILE=results\n"
         "Was what they are made from changed since? Then delete the older ones, to have them made anew."
     )
 

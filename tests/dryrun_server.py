@@ -15,7 +15,7 @@ def serve():
     """Answer each line of (folder, words) with (exit code, stdout, stderr)."""
     for line in sys.stdin:
         folder, words = json.loads(line)
-        files = [open(os.memfd_create(name), "w+") for name in ("out", "err")]
+        files = [os.fdopen(os.memfd_create(name), "w+") for name in ("out", "err")]
         if (child := os.fork()) == 0:
             for number, file in enumerate(files, 1):
                 os.dup2(file.fileno(), number)

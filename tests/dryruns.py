@@ -4,6 +4,8 @@ Nothing of ddlib is imported before the fork (tests/dryrun_server.py), so every 
 of its own folder.
 """
 
+import atexit
+import functools
 import json
 import os
 import subprocess
@@ -14,7 +16,7 @@ from every import Every
 
 
 class DryRuns:
-    """The process that forks. Start one a module, and `close` it."""
+    """The process that forks; `shared` is one a session."""
 
     def __init__(self):
         kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "MLFLOW_TRACKING_URI")}
@@ -22,6 +24,14 @@ class DryRuns:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**kept, "OMP_NUM_THREADS": "1"}
         )
+
+    @classmethod
+    @functools.cache
+    def shared(cls):
+        """One that ends with the session."""
+        found = cls()
+        atexit.register(found.close)
+        return found
 
     def ask(self, folder, words):
         """A finished `snakemake --cores 2 WORDS` in a folder."""
@@ -32,14 +42,12 @@ class DryRuns:
     def close(self):
         """End it."""
         self.process.stdin.close()
-        assert self.process.wait(60) == 0
+        self.process.wait(60)
 
 
 class Quick(Every):
     """A finished suite of every rule whose dry runs are forked."""
 
-    dry_runs: DryRuns
-
     def snakemake(self, *words):
         """Dry runs from the fork, others as ever."""
-        return self.dry_runs.ask(self.folder, words) if words[:1] == ("-n",) else super().snakemake(*words)
+        return DryRuns.shared().ask(self.folder, words) if words[:1] == ("-n",) else super().snakemake(*words)

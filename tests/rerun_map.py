@@ -1,4 +1,4 @@
-"""What is made from what in tests/every.py, written out by hand: the reruns that are expected, not asked of Snakemake."""
+"""What is made from what in tests/every.py, written out by hand: what should rerun, not what Snakemake says."""
 
 from tiny import card, condensed, scored
 

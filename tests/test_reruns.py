@@ -7,11 +7,10 @@ import os
 import re
 
 import pytest
-from dryruns import DryRuns, Quick
+from dryruns import Quick
 from every import rule_of
 from rerun_map import (
     BLOCK,
-    BY_VIEW,
     CARD_M,
     CARD_R,
     CONDITION,
@@ -19,26 +18,23 @@ from rerun_map import (
     FIRST,
     JUDGE,
     LATER,
-    M,
     MADE_FROM,
     MASKS,
     ONE_EACH,
-    R,
     READ_BY_NOBODY,
     READ_BY_TABLE,
     SCORES,
     SELECTED,
     TABLE,
     TAUGHT_M,
-    TAUGHT_ONE,
     TAUGHT_P,
-    TAUGHT_VIEWS,
     TEST,
-    TRAIN,
     TRAINED,
     USED_BY,
     VIEW_M,
     VIEW_P,
+    M,
+    R,
     after,
     anew,
 )
@@ -54,22 +50,18 @@ def some(cases, fast):
     return [pytest.param(case, marks=[] if case in fast else pytest.mark.soak, id=case) for case in cases]
 
 
-@pytest.fixture(scope="module")
-def dry_runs():
-    found = DryRuns()
-    yield found
-    found.close()
-
-
 @pytest.fixture
-def every(tmp_path_factory, tmp_path, dry_runs):
-    found = Quick.finished(tmp_path_factory, tmp_path / "repo")
-    found.dry_runs = dry_runs
-    return found
+def every(tmp_path_factory, tmp_path):
+    return Quick.finished(tmp_path_factory, tmp_path / "repo")
 
 
 def files(every):
     return sorted(path for path in every.results.rglob("*") if path.is_file())
+
+
+def read_of(path):
+    """What of a job is read by others: its manifest, of an evaluation its scores."""
+    return path.replace(".json", ".csv") if path in TRAINED else path
 
 
 def in_reverse(every):
@@ -88,8 +80,7 @@ def test_finished_is_finished_whatever_the_times(every):
 
 @pytest.mark.parametrize("path", some([*MADE_FROM, TEST], FAST))
 def test_an_edited_manifest_runs_what_is_made_from_it(every, path):
-    read = path.replace(".json", ".csv") if path in TRAINED else path  # of an evaluation its scores are read
-    edited = every.results / read
+    edited = every.results / read_of(path)
     edited.write_bytes(edited.read_bytes() + b"\n")
     assert every.plan() == after(path)
 
@@ -119,10 +110,18 @@ def of(name, **given):
     return lambda c: c["experiments"][name].update(given)
 
 
+def sparse_steps(c):
+    entry = c["experiments"]["m"]
+    entry["settings"] = {**entry["settings"], "inner_steps": 2}  # others share the former
+
+
 def staged(**condition):
     return lambda c: c["experiments"]["p"]["progressive"].update(condition=condition)
 
 
+OF_SEED_1 = {path.replace("seed0", "seed1") for path in (VIEW_M, MASKS)}
+OF_IPC_2 = {path.replace("per1", "per2").replace("ipc1", "ipc2") for path in anew(R) - {TABLE, FIGURE}}
+# labels of every view are those of a protocol
 SETTINGS = {
     "prepare_data": (lambda c: c["datasets"]["digits"].update(heldout=0.1), ALL - {MASKS}),
     "train_block": (lambda c: c["pools"]["early"]["training"].update(lr=0.02), anew(BLOCK)),
@@ -134,16 +133,15 @@ SETTINGS = {
     "select_view": (of("m", view={"members": 1, "epochs": [1]}), anew(VIEW_M, M)),
     "select_conditioned": (of("p", view={"members": 1, "epochs": [1]}), anew(VIEW_P, FIRST)),
     "draw_masks": (lambda c: c["masksets"]["half"].update(sparsity=0.6), anew(MASKS)),
-    "condense": (lambda c: c["experiments"]["m"]["settings"].update(inner_steps=2), anew(M)),
+    "condense": (sparse_steps, anew(M)),
     "condition": (staged(epochs=2), anew(CONDITION)),
     "relabel": (lambda c: c["labels"]["one_each"].update(top_k=4), anew(ONE_EACH)),
-    "evaluate": (lambda c: c["protocols"]["quick"].update(repeats=2), anew(*TRAINED)),
+    "evaluate": (lambda c: c["protocols"]["quick"].update(repeats=2), anew(BY_VIEW, *TRAINED)),
     "tabulate": (lambda c: c["suites"]["every"].update(experiments=["m", "p"]), {TABLE, FIGURE}),
-    "a_seed": (of("m", seeds=[0, 1]), made("m", seed=1) | {VIEW_M.replace("seed0", "seed1"), MASKS.replace("seed0", "seed1")}
-               | {TABLE, FIGURE}),
-    "another_ipc": (of("r", ipc=[1, 2]), {path.replace("per1", "per2").replace("ipc1", "ipc2") for path in
-                    (R, CARD_R, BY_VIEW, ONE_EACH, TAUGHT_VIEWS, TAUGHT_ONE)} | {TABLE, FIGURE}),
-}  # fmt: skip
+    "a_seed": (of("m", seeds=[0, 1]), made("m", seed=1) | OF_SEED_1 | {TABLE, FIGURE}),
+    "another_seed": (of("m", seeds=[1]), made("m", seed=1) | OF_SEED_1 | {TABLE, FIGURE}),
+    "another_ipc": (of("r", ipc=[1, 2]), OF_IPC_2 | {TABLE, FIGURE}),
+}
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -176,7 +174,7 @@ def bump(package, name):
     text = registry.read_text()
     found, many = re.subn(rf'^    "{name}": (\d+),', lambda hit: f'    "{name}": {int(hit[1]) + 1},', text, flags=re.M)
     if not many:
-        found, many = re.subn(rf'^(    "{name}": Entry\(\s*"[^"]+",)', r"\1 2,", text, flags=re.M)
+        found, many = re.subn(rf'^(    "{name}": Entry\(\s*"[^"]+")', r"\1, 2", text, flags=re.M)
     assert many == 1
     registry.write_text(found)
 
@@ -215,7 +213,7 @@ def test_what_is_deleted_is_made_when_something_needs_it(every):
 @pytest.mark.parametrize("path", some(MADE_FROM, [SELECTED, JUDGE, CARD_R]))
 def test_a_deleted_result_and_what_is_made_from_it_are_made_again(every, path):
     for gone in anew(path):
-        (every.results / gone).unlink()
+        (every.results / read_of(gone)).unlink()
     assert every.plan() == anew(path)
 
 
@@ -230,7 +228,7 @@ def test_a_deleted_cost_is_found_by_the_next_table(every):
 def test_an_edited_mask_is_refused_by_the_job_that_reads_it(every):
     held = every.results / MASKS.replace(".json", ".safetensors")
     held.write_bytes(held.read_bytes()[:-1] + b"\x01")
-    every.config["experiments"]["m"]["settings"]["inner_steps"] = 2
+    sparse_steps(every.config)
     assert every.plan() == anew(M)
     done = every.snakemake(f"results/{M}")
     assert done.returncode == 1

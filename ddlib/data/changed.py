@@ -61,7 +61,8 @@ def _difference(root: Path, read: Mapping[str, tuple[int, str]], skipped: set[st
     for what, paths in (("added", there.keys() - read.keys() - skipped), ("missing", read.keys() - there.keys())):
         if paths:
             return f"{len(paths)} {what}, such as {min(paths)}"
-    newer = sorted(path for path, (size, time) in there.items() if path in read and (time > when or size != read[path][0]))
+    known = {path: state for path, state in there.items() if path in read}
+    newer = sorted(path for path, (size, time) in known.items() if time > when or size != read[path][0])
     left = HASHED
     for path in newer:
         size, sha256 = read[path]
@@ -83,9 +84,12 @@ def _there(root: Path, folders: set[str]) -> Iterator[tuple[str, tuple[int, floa
         for entry in os.scandir(root / folder):
             if entry.name.lower().endswith(IMAGES) and not entry.name.startswith(".") and entry.is_file():
                 state = entry.stat()
-                yield f"{folder}/{entry.name}" if folder else entry.name, (
-                    state.st_size,
-                    max(state.st_mtime, state.st_ctime),
+                yield (
+                    f"{folder}/{entry.name}" if folder else entry.name,
+                    (
+                        state.st_size,
+                        max(state.st_mtime, state.st_ctime),
+                    ),
                 )
 
 

@@ -76,9 +76,11 @@ def in_order(plan: Plan) -> str:
                 state = os.stat(file)
                 os.utime(file, ns=(state.st_atime_ns, max(newest, state.st_mtime_ns)))
         moved.update(late)
-    said = f"{len(moved)} of {len(there)} results were older than what they are made from: their times are in order now."
+    said = f"{len(moved)} of {len(there)} results were older than what they are made from; they have its time now."
+    if not wrong:
+        return said
     left = "".join(f"\n  {reason}" for reason in wrong)
-    return said + (f"\n{len(wrong)} are of other settings than asked for, and were left as they are:{left}" if wrong else "")
+    return f"{said}\n{len(wrong)} are of other settings than asked for, and were left as they are:{left}"
 
 
 def _table(suite: str) -> todo.Job:

@@ -1,6 +1,6 @@
 """Give the results of an experiment that was renamed in the configuration their new name (`make rename OLD=a NEW=b`).
 
-Paths hold the name of their experiment, so without this a renamed one is made anew. Its folders are moved, with those of
+Paths hold the name of their experiment, so without this a renamed one is made anew. Its folders move, with those of
 its initial sets, and its manifests say the new name; times stay, so that only tables are made again. Logs and events
 stay under the name that they were written under.
 """

@@ -86,7 +86,10 @@ def wrong_without_record(rule, path, wildcards):
 
 
 def older_without_record(rule, wildcards, inputs):
-    """Which output without a record is older than an input. A table is not worth the question: it is made again."""
+    """Which output without a record is older than an input. Where there is no manifest, or of a table, it does not matter:
+    it is made again."""
+    if not all(os.path.exists(template.format(**wildcards)) for template in MANIFESTS[rule]):
+        return None
     outputs = [apply_wildcards(str(each), wildcards) for each in workflow.get_rule(rule).output]
     if rule == "tabulate" or all(recorded(path) for path in outputs):
         return None
