@@ -1,4 +1,4 @@
-"""Files from outside: whether they are those that results were made from, told by names, sizes, times and some hashes."""
+"""Files from outside: whether they are those results were made from, told by names, sizes, times and some hashes."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from dryruns import Quick
 from every import rule_of
 from rerun_map import (
     BLOCK,
+    BY_VIEW,
     CARD_M,
     CARD_R,
     CONDITION,
@@ -121,7 +122,7 @@ def staged(**condition):
 
 OF_SEED_1 = {path.replace("seed0", "seed1") for path in (VIEW_M, MASKS)}
 OF_IPC_2 = {path.replace("per1", "per2").replace("ipc1", "ipc2") for path in anew(R) - {TABLE, FIGURE}}
-# labels of every view are those of a protocol
+# Labels of every view are made for a protocol, whatever changes in it.
 SETTINGS = {
     "prepare_data": (lambda c: c["datasets"]["digits"].update(heldout=0.1), ALL - {MASKS}),
     "train_block": (lambda c: c["pools"]["early"]["training"].update(lr=0.02), anew(BLOCK)),

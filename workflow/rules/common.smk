@@ -88,10 +88,10 @@ def wrong_without_record(rule, path, wildcards):
 def older_without_record(rule, wildcards, inputs):
     """Which output without a record is older than an input. Where there is no manifest, or of a table, it does not matter:
     it is made again."""
-    if not all(os.path.exists(template.format(**wildcards)) for template in MANIFESTS[rule]):
-        return None
+    manifests = [template.format(**wildcards) for template in MANIFESTS[rule]]
     outputs = [apply_wildcards(str(each), wildcards) for each in workflow.get_rule(rule).output]
-    if rule == "tabulate" or all(recorded(path) for path in outputs):
+    drawn_again = rule == "tabulate"
+    if drawn_again or not all(map(os.path.exists, manifests)) or all(map(recorded, outputs)):
         return None
     return outdated(outputs, [path for each in inputs.values() for path in ([each] if isinstance(each, str) else each)])
 
