@@ -13,7 +13,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist wo
 quoted = '$(subst ','\'',$(1))'
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test soak bench check audit ui status table plan clean-suite du verify adopt lock
+.PHONY: help venv demo test soak bench check audit ui status table plan clean-suite du verify adopt rename lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,8 +78,11 @@ du: venv ## disk used, by kind of result
 verify: venv ## check every result against its hash and name what is damaged (DELETE=1 deletes that)
 	@$(BIN)/python -m ddlib.jobs.verify $(if $(DELETE),--delete)
 
-adopt: venv ## take FILE=results/... made with other settings as what the configuration asks for
+adopt: venv ## take FILE=results/... made with other settings as what is asked for; FILE=results: copied ones as up to date
 	@$(BIN)/python -m ddlib.jobs.adopt -- $(foreach file,$(FILE),$(call quoted,$(file)))
+
+rename: venv ## give the results of an experiment that was renamed their new name: OLD=name NEW=name
+	@$(BIN)/python -m ddlib.jobs.rename -- $(call quoted,$(OLD)) $(call quoted,$(NEW))
 
 lock: ## write requirements.lock anew from pyproject.toml
 	$(PYTHON) tools/lock.py

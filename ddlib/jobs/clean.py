@@ -31,7 +31,7 @@ def main() -> None:
     print(listed(suite, found))
     if not found:
         return
-    _nobody_at_work()
+    nobody_at_work()
     if given.yes or (sys.stdin.isatty() and input("Delete them? [y/N] ").strip().lower() in ("y", "yes")):
         delete(found)
         print("deleted.")
@@ -121,7 +121,8 @@ def listed(suite: str, found: Iterable[Path]) -> str:
     return f"only suite {suite} uses these results:\n{disk.columns(rows)}"
 
 
-def _nobody_at_work() -> None:
+def nobody_at_work() -> None:
+    """ValueError while a Snakemake is at work in this folder."""
     if any(Path(".snakemake/locks").glob("*")):
         raise ValueError(
             "a Snakemake is at work in this folder (.snakemake/locks). Wait for it; "
