@@ -78,6 +78,12 @@ rule merge:
             category="Synthetic sets",
             subcategory="{experiment}",
             caption="../report/preview.rst",
+            labels=lambda w: {
+                "ipc": w.ipc,
+                "seed": w.seed,
+                "at": w.at.strip("/") or "end",
+                "suites": suites_of(w),
+            },
         ),
     log:
         "results/logs/merge/{experiment}/ipc{ipc}/seed{seed}/{at}merge.log",
