@@ -76,9 +76,9 @@ rule merge:
         preview=report(
             "results/sets/{experiment}/ipc{ipc}/seed{seed}/{at}preview.png",
             category="Synthetic sets",
-            subcategory="{experiment}",
             caption="../report/preview.rst",
             labels=lambda w: {
+                "experiment": w.experiment,
                 "ipc": w.ipc,
                 "seed": w.seed,
                 "at": w.at.strip("/") or "end",
