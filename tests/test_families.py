@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import yaml
 from fake_jobs import SPEC, job
 from test_importer import Memory
-from tiny import CONFIG, card, condensed, scored
+from tiny import CONFIG, condensed, scored
 
 from ddlib import project
 from ddlib.artifacts import digest
@@ -110,56 +111,25 @@ def test_a_damaged_card_is_said_and_stops_nothing(tmp_path: Path) -> None:
 
 def test_the_plan_labels_what_it_asks_for_and_nothing_else(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
-    config.write_text(
-        yaml.safe_dump({**CONFIG, "suites": {"tiny": {"experiments": ["a", "b"]}, "of_a": {"experiments": ["a"]}}})
-    )
-    plan = project.load(tmp_path)
-    known = digest(
-        json.loads(json.dumps(plan.spec("condense", {"experiment": "a", "per": 1, "seed": 0, "stage": 0, "phase": 0})))
-    )
-    store, results = Memory(), tmp_path / "results"
-    labels = PlanLabels(tmp_path)
-    output = f"results/{condensed('a')}"
-    assert labels(output, known) == {
-        "suite": "tiny of_a",
-        "suite.tiny": "yes",
-        "suite.of_a": "yes",
-        "method": "idc",
-        "dataset": "digits",
-        "network": "small",
-    }
-    assert labels(output, "another specification") == {}
-    assert labels("results/condensed/elsewhere.json", known) == {}
-    for path in (card("a"), scored("a")):
-        assert f"results/{path}" in labels._jobs
-    done(results, "condense", output, spec=spec)
-    imported(results, store, labels=labels)
-    assert store.labels["run0"]["suite"] == "tiny of_a"
-    suites = {"tiny": {"experiments": ["a", "b"]}, "of_a": {"experiments": ["a"]}}
+    suites = {"of_a": {"experiments": ["a"]}, "tiny": {"experiments": ["a", "b"]}}
     config.write_text(yaml.safe_dump({**CONFIG, "suites": suites}))
     plan = project.load(tmp_path)
     spec = plan.spec("condense", {"experiment": "a", "per": 1, "seed": 0, "stage": 0, "phase": 0})
     known = digest(json.loads(json.dumps(spec)))
-    store, results = Memory(), tmp_path / "results"
+    store, results, output = Memory(), tmp_path / "results", f"results/{condensed('a')}"
     labels = PlanLabels(tmp_path)
-    output = f"results/{condensed('a')}"
-    assert labels(output, known) == {
-        "suite": "tiny of_a",
-        "suite.tiny": "yes",
-        "suite.of_a": "yes",
-        "method": "idc",
-        "dataset": "digits",
-        "network": "small",
-    }
+    own = {"method": "idc", "dataset": "digits", "network": "small"}
+    assert labels(output, known) == {"suite": "of_a tiny", "suite.tiny": "yes", "suite.of_a": "yes", **own}
     assert labels(output, "another specification") == {}
     assert labels("results/condensed/elsewhere.json", known) == {}
-    for path in (card("a"), scored("a")):
-        assert f"results/{path}" in labels._jobs
+    scoring = plan.spec("evaluate", dict(plan.cells("of_a")[0].__dict__))
+    assert plan.cells("of_a")[0].experiment == "a"
+    assert labels(f"results/{scored('a')}", digest(json.loads(json.dumps(scoring))))["method"] == "idc"
     done(results, "condense", output, spec=spec)
     imported(results, store, labels=labels)
-    assert store.labels["run0"]["suite"] == "tiny of_a"
+    assert store.labels["run0"]["suite"] == "of_a tiny"
     config.write_text(yaml.safe_dump(CONFIG))  # a suite less
-    labels._seen = None
+    os.utime(config, (1, 1))
     imported(results, store, labels=labels)
     assert [store.labels["run0"][key] for key in ("suite", "suite.tiny", "suite.of_a")] == ["tiny", "yes", "no"]
 
