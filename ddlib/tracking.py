@@ -205,7 +205,11 @@ class MlflowStore:
         if kind == "preview":
             import mlflow
 
-            self.client.log_image(run.id, mlflow.Image(str(path)), key=kind, step=0, timestamp=time_ms)
+            try:
+                picture = mlflow.Image(str(path))
+            except OSError:  # no picture, or a damaged one: it is there as a file, as it is
+                return
+            self.client.log_image(run.id, picture, key=kind, step=0, timestamp=time_ms)
 
     def dataset(self, run: Run, event: Mapping[str, Any]) -> None:
         """Say which data it used, by our digest (MLflow keeps 36 characters, we give 32)."""

@@ -90,6 +90,7 @@ def test_a_server_gets_everything_and_its_death_ends_nothing(
 
     assert tracking.import_events(results, uri, follow=True, every_s=0.01, stop=stop, say=said.append) == 0
     assert len(turns) > 3
+    capsys.readouterr()
     assert said
     assert all(uri in words and "as they were" in words for words in said)
     assert track.main(["--once", "--results", str(results)]) == 1
