@@ -13,11 +13,11 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist wo
 quoted = '$(subst ','\'',$(1))'
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test soak bench check audit ui status table plan clean-suite du verify adopt rename lock
+.PHONY: help venv demo test soak bench check audit ui status table report plan clean-suite du verify adopt rename lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  SUITE=name after table, plan, clean-suite; PYTHON=python3.12 after venv or demo"
+	@echo "  SUITE=name after table, report, plan, clean-suite; PYTHON=python3.12 after venv or demo"
 
 venv: $(STAMP) ## .venv with everything pinned in requirements.lock (needs Python 3.11 or later)
 
@@ -65,6 +65,10 @@ status: venv ## what runs, how far it is, when it will be done
 
 table: venv ## the table of a suite as far as it exists, marked partial
 	@$(BIN)/python -m ddlib.jobs.show --partial -- $(call quoted,$(SUITE))
+
+report: venv ## report.html: the table, figure, pictures and provenance of a suite on one page (makes what is missing)
+	$(BIN)/snakemake --cores all $(call quoted,results/tables/$(SUITE).html) $(call quoted,results/figures/$(SUITE).png)
+	$(BIN)/snakemake --cores all --report report.html $(call quoted,results/tables/$(SUITE).html) $(call quoted,results/figures/$(SUITE).png)
 
 plan: venv ## jobs, disk and hours a suite will take on this machine
 	@$(BIN)/python -m ddlib.jobs.plan -- $(call quoted,$(SUITE))

@@ -10,7 +10,7 @@ labels that a teacher makes while students train take none (but the teacher).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,10 @@ COLUMNS = [
 COSTS = ["device_seconds", "pool_seconds", "peak_memory_mb"]
 KEYS = ["experiment", "ipc", "labels", "protocol", "network", "outer_iteration"]
 INTERVAL_FROM = 5
+NOTE = (
+    "accuracy: share of test images, last epoch, mean +- deviation over n = distillation seeds x students. "
+    "vs random: against random real images, paired by seed; an interval is given from 5 distillation seeds on."
+)
 PUBLISHED = Path(__file__).with_name("published.csv")
 
 
@@ -144,7 +148,11 @@ def text(found: pd.DataFrame) -> str:
     """The table for people: percentages, one line a row, blocks by data set, protocol and network."""
     if found.empty:
         return "nothing has been evaluated yet"
-    blocks = []
+    return "\n\n".join([*(f"{head}\n{shown.to_string(index=False)}" for head, shown in blocks(found)), NOTE])
+
+
+def blocks(found: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """(heading, rows in percent) by data set, protocol, labels and network."""
     for (dataset, protocol, labels, network), block in found.groupby(
         ["dataset", "protocol", "labels", "network"], sort=False
     ):
@@ -162,13 +170,7 @@ def text(found: pd.DataFrame) -> str:
                 "published": ["" if pd.isna(value) else f"{value:.1%}" for value in block.published],
             }
         )
-        head = f"{dataset}, protocol {protocol}, {labels} labels, network {network}"
-        blocks.append(f"{head}\n{shown.to_string(index=False)}")
-    note = (
-        "accuracy: share of test images, last epoch, mean +- deviation over n = distillation seeds x students. "
-        "vs random: against random real images, paired by seed; an interval is given from 5 distillation seeds on."
-    )
-    return "\n\n".join([*blocks, note])
+        yield f"{dataset}, protocol {protocol}, {labels} labels, network {network}", shown
 
 
 def _percent(mean: float, std: float) -> str:

@@ -76,7 +76,7 @@ def _whole(plan: Plan, name: str, own: bool) -> set[str]:
 
 
 def _shown(suite: str) -> set[str]:
-    return {f"{TABLE.format(suite=suite)}.csv", f"{TABLE.format(suite=suite)}.json", FIGURE.format(suite=suite)}
+    return {*(f"{TABLE.format(suite=suite)}.{end}" for end in ("csv", "json", "html")), FIGURE.format(suite=suite)}
 
 
 def _cells(plan: Plan, suite: str) -> set[str]:

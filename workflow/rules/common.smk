@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import cache
 
 from snakemake.exceptions import WorkflowError
 from snakemake.io import IOFile, ancient, apply_wildcards
@@ -186,6 +187,18 @@ def condense_inputs(wildcards):
 def relabel_inputs(wildcards):
     """A set and the teacher that labels it."""
     return PLAN.relabel_inputs(**{key: value for key, value in dict(wildcards).items() if key != "views"})
+
+
+@cache
+def experiments_shown():
+    """The experiments that each suite shows, baselines included."""
+    return {name: {group["experiment"] for group in PLAN.groups(name)} for name in PLAN.config["suites"]}
+
+
+def suites_of(wildcards):
+    """The suites that show an experiment, for the report (every experiment is also a suite of its own)."""
+    found = [name for name, shown in experiments_shown().items() if wildcards.experiment in shown]
+    return ", ".join(found) or wildcards.experiment
 
 
 def options(input, *names):
