@@ -251,7 +251,7 @@ def check_file(path: str | Path, manifest: Mapping[str, Any], name: str) -> Path
     entry = manifest["files"].get(name)
     if entry is None:
         raise ArtifactError(f"{path} does not say what its {name} is to hash to (made by an older ddlib?). {_AGAIN}")
-    file = Path(path).parent / entry["path"]
+    file = Path(path).parent / str(entry["path"])
     if not file.is_file():
         raise ArtifactError(f"{file} does not exist. {path} names it: delete that to remake both.")
     if (found := sha256_file(file)) != entry["sha256"]:

@@ -17,27 +17,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = [line for group in PROJECT["optional-dependencies"].values() for line in group]
-TARGETS = [
-    "help",
-    "venv",
-    "demo",
-    "test",
-    "soak",
-    "bench",
-    "check",
-    "audit",
-    "ui",
-    "status",
-    "table",
-    "report",
-    "plan",
-    "clean-suite",
-    "du",
-    "verify",
-    "adopt",
-    "rename",
-    "lock",
-]
+TARGETS = ["help", "venv", "demo", "test", "soak", "bench", "check", "audit", "ui", "status", "table", "report", "plan"]
+TARGETS += ["clean-suite", "du", "verify", "adopt", "rename", "lock"]
 
 
 def lock_lines():
