@@ -4,8 +4,10 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.io import IOFile
@@ -20,23 +22,41 @@ sys.path.insert(0, os.path.dirname(workflow.basedir))
 from ddlib import project
 from ddlib.config import ConfigError
 from ddlib.guard import disagreement, refusal
+from ddlib.handover import hand_over, handed_over
 from ddlib.paths import MANIFESTS
 from ddlib.registry import SOURCES
 from ddlib.presets_students import LABELS
 
 
-def load_plan():
-    """What is asked for: config.yaml, config.local.yaml over it, the command line over both."""
-    try:
-        return project.load(over=workflow.config_settings.overwrite_config)
-    except ConfigError as error:
-        raise WorkflowError(str(error))
+def asked_for():
+    """config.yaml, config.local.yaml over it, the command line over both; in a job of a cluster what its run was started
+    with, however long ago that was."""
+    started_with = None if workflow.is_main_process else handed_over()
+    if started_with is None:
+        return project.given(over=workflow.config_settings.overwrite_config)
+    if started_with["gpus"] is not None:
+        workflow.register_resource("gpu", started_with["gpus"])
+    return started_with["config"]
 
 
-PLAN = load_plan()
+try:
+    GIVEN = asked_for()
+    PLAN = project.planned(GIVEN)
+except ValueError as error:
+    raise WorkflowError(str(error))
 # A resource, not a parameter: never reruns a job, but stands in the command so that it can be run by hand.
 MACHINE = json.dumps(PLAN.config["machine"], sort_keys=True)
 THREADS = PLAN.config["machine"]["threads"]
+# Of a job that computes on a device; none is asked for where the machine settings say that none is used.
+GPUS = int(PLAN.config["machine"]["device"] != "cpu")
+
+
+def to_other_machines():
+    """Before the first job of a run on a cluster: hand over what it was started with, and let SIGTERM cancel the jobs
+    as Ctrl-C does (Snakemake's own answer is to wait for them, hours on a cluster)."""
+    if workflow.non_local_exec:
+        hand_over(Path(".snakemake/ddlib"), GIVEN, workflow.global_resources.get("gpu").value)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def names(table):
