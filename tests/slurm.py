@@ -49,7 +49,7 @@ MinJobAge=600
 ReturnToService=2
 SlurmdParameters=config_overrides
 GresTypes=gpu
-NodeName={host} NodeAddr=127.0.0.1 CPUs=8 Boards=1 SocketsPerBoard=1 CoresPerSocket=8 ThreadsPerCore=1 RealMemory=64000 Gres=gpu:fake:4 State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 CPUs=8 CoresPerSocket=8 RealMemory=64000 Gres=gpu:fake:4 State=UNKNOWN
 PartitionName=gpu Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 SRUN = """#!/bin/sh
@@ -135,7 +135,9 @@ class Cluster:
         given = os.environ | self.environment
         command = [shutil.which(name, path=PATH), *words]
         ends = {"preexec_fn": _end_with_parent, "start_new_session": True}
-        self._daemons.append(subprocess.Popen(command, env=given, stdout=log, stderr=log, stdin=subprocess.DEVNULL, **ends))
+        self._daemons.append(
+            subprocess.Popen(command, env=given, stdout=log, stderr=log, stdin=subprocess.DEVNULL, **ends)
+        )
         log.close()
 
     def _until(self, done, what, seconds=30, fatal=True):
@@ -161,4 +163,4 @@ def free_ports(count):
 
 
 def _end_with_parent():
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG; munged may take its time over SIGTERM

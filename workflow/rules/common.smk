@@ -127,10 +127,14 @@ def train_of(dataset):
     return f"results/data/{dataset}/train.json"
 
 
+def is_folder(dataset):
+    """Whether a data set is a folder of images, which are all read and decoded."""
+    return bool(SOURCES[PLAN.config["datasets"][dataset]["source"]].facts.get("folder"))
+
+
 def threads_of(dataset):
     """One, but for what is worth more: fitting a whitening, decoding the files of an image folder."""
-    entry = PLAN.config["datasets"][dataset]
-    return THREADS if "whitening" in entry or SOURCES[entry["source"]].facts.get("folder") else 1
+    return THREADS if "whitening" in PLAN.config["datasets"][dataset] or is_folder(dataset) else 1
 
 
 def observe_inputs(wildcards):
