@@ -48,12 +48,18 @@ def sha256_file(path: str | Path) -> str:
 
 @contextlib.contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success it is flushed to disk and renamed, on any error removed."""
+    """Give a temporary path beside `path`; on success it is flushed to disk and renamed, on any error removed.
+
+    Its permissions are those of any new file (umask), whatever a library gives it: safetensors files are private.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
+        temporary.touch(exist_ok=False)
+        permissions = temporary.stat().st_mode & 0o777
         yield temporary
+        temporary.chmod(permissions)
         with open(temporary, "rb") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, path)
@@ -189,7 +195,7 @@ def locked(path: str | Path, blocking: bool = True) -> Iterator[bool]:
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))

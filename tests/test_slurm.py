@@ -135,7 +135,7 @@ def test_a_suite_without_gpus_made_to_the_settings_it_was_started_with(tiny, clu
 
 @contextlib.contextmanager
 def started(tiny, cluster, *words, **environment):
-    """Snakemake at work; killed at the end if it still is. It heeds Ctrl-C even if pytest was started in the background."""
+    """Snakemake at work, killed at the end if it still is. It heeds Ctrl-C, also of a pytest in the background."""
     command = [sys.executable, "-m", "snakemake", *KNOBS, *words]
     given = os.environ | cluster.environment | {"PYTHONPATH": str(tiny.folder)} | environment
     heeds = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
