@@ -73,10 +73,10 @@ class Cluster:
     def __enter__(self):
         try:
             self._configure()
-            forced = ["--force"] if os.getuid() == 0 else []
             files = [f"--{name}={self.folder}/munge.{end}" for name, end in (("key-file", "key"), ("socket", "sock"))]
             files += [f"--{name}-file={self.folder}/munge.{name}" for name in ("pid", "log", "seed")]
-            self._start("munged", "--foreground", *forced, *files, "--num-threads=2")
+            # --force: as root, and in a temporary folder that only its owner can reach
+            self._start("munged", "--foreground", "--force", *files, "--num-threads=2")
             self._until(lambda: (self.folder / "munge.sock").exists(), "munged")
             self._start("slurmctld", "-D", "-c")
             self._until(lambda: "UP" in self.say("scontrol", "ping"), "slurmctld")
@@ -120,7 +120,6 @@ class Cluster:
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(1024))
         key.chmod(0o600)
-        self.folder.chmod(0o755)  # munged refuses a socket that others can't reach
         user, host = pwd.getpwuid(os.getuid()).pw_name, socket.gethostname().split(".")[0]
         conf = CONF.format(folder=self.folder, user=user, host=host, ports=free_ports(2))
         (self.folder / "slurm.conf").write_text(conf)
