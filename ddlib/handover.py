@@ -1,4 +1,4 @@
-"""What a run of the workflow was started with, for its jobs on other machines: a file that an environment variable names.
+"""What a run of the workflow was started with, for its jobs on other machines: a file named in the environment.
 
 Snakemake starts anew in each job of a cluster and reads the configuration again, hours after the run was started, and
 is not told the limits of `--resources`. A file edited meanwhile would make jobs to other settings than those that the

@@ -20,7 +20,6 @@ os.environ.update(
 sys.path.insert(0, os.path.dirname(workflow.basedir))
 
 from ddlib import project
-from ddlib.config import ConfigError
 from ddlib.guard import disagreement, refusal
 from ddlib.handover import hand_over, handed_over
 from ddlib.paths import MANIFESTS
