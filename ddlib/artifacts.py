@@ -68,6 +68,7 @@ class StorageError(OSError):
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; on success it is flushed to disk and renamed, on any error removed.
 
+    Its permissions are those of any new file (umask), whatever a library gives it: safetensors files are private.
     StorageError where the disk is full or may not be written.
     """
     path = Path(path)
@@ -75,7 +76,10 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     with storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            temporary.touch(exist_ok=False)
+            permissions = temporary.stat().st_mode & 0o777
             yield temporary
+            temporary.chmod(permissions)
             with open(temporary, "rb") as handle:
                 os.fsync(handle.fileno())
             os.replace(temporary, path)
@@ -279,7 +283,7 @@ def locked(path: str | Path, blocking: bool = True) -> Iterator[bool]:
     while True:
         with storing(path):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))

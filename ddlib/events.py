@@ -133,7 +133,7 @@ class Events(NullEvents):
         line = canonical({"time": round(time.time(), 3), "event": event, **values}) + "\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
             try:
                 found = (b"\n" if self._torn else b"") + line.encode()
                 written = os.write(handle, found)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import subprocess
 import sys
 import threading
@@ -178,3 +180,16 @@ def test_waiting_for_a_lock_that_is_deleted_gives_the_new_one(tmp_path: Path) ->
         path.unlink()
     waiter.join(10)
     assert got.is_set()
+
+
+def test_files_and_locks_are_for_whom_the_umask_says(tmp_path: Path) -> None:
+    """So that a group can share results: safetensors' own files are private, whatever the umask."""
+    before = os.umask(0o007)
+    try:
+        save_tensors(tmp_path / "tensors", {"a": torch.ones(1)}, {})
+        write_json(tmp_path / "json", {})
+        with locked(tmp_path / "lock"):
+            modes = {path.name: stat.filemode(path.stat().st_mode) for path in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+    assert modes == dict.fromkeys(("tensors", "json", "lock"), "-rw-rw----")

@@ -24,6 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "devices",
         "dataset_settings",
         "guard",
+        "handover",
         "settings",
         "tables",
         "view_settings",

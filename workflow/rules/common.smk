@@ -5,9 +5,11 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.io import IOFile, ancient, apply_wildcards
@@ -20,26 +22,43 @@ os.environ.update(
 sys.path.insert(0, os.path.dirname(workflow.basedir))
 
 from ddlib import project
-from ddlib.config import ConfigError
 from ddlib.data import changed
 from ddlib.guard import disagreement, outdated, refusal, wrong_order
+from ddlib.handover import hand_over, handed_over
 from ddlib.paths import DATA, MANIFESTS, OBSERVER
 from ddlib.registry import SOURCES
 from ddlib.presets_students import LABELS
 
 
-def load_plan():
-    """What is asked for: config.yaml, config.local.yaml over it, the command line over both."""
-    try:
-        return project.load(over=workflow.config_settings.overwrite_config)
-    except ConfigError as error:
-        raise WorkflowError(str(error))
+def asked_for():
+    """config.yaml, config.local.yaml over it, the command line over both; in a job of a cluster what its run was started
+    with, however long ago that was."""
+    started_with = None if workflow.is_main_process else handed_over()
+    if started_with is None:
+        return project.given(over=workflow.config_settings.overwrite_config)
+    if started_with["gpus"] is not None:
+        workflow.register_resource("gpu", started_with["gpus"])
+    return started_with["config"]
 
 
-PLAN = load_plan()
+try:
+    GIVEN = asked_for()
+    PLAN = project.planned(GIVEN)
+except ValueError as error:
+    raise WorkflowError(str(error))
 # A resource, not a parameter: never reruns a job, but stands in the command so that it can be run by hand.
 MACHINE = json.dumps(PLAN.config["machine"], sort_keys=True)
 THREADS = PLAN.config["machine"]["threads"]
+# Of a job that computes on a device; none is asked for where the machine settings say that none is used.
+GPUS = int(PLAN.config["machine"]["device"] != "cpu")
+
+
+def to_other_machines():
+    """Before the first job of a run on a cluster: hand over what it was started with, and let SIGTERM cancel the jobs
+    as Ctrl-C does (Snakemake's own answer is to wait for them, hours on a cluster)."""
+    if workflow.non_local_exec:
+        hand_over(Path(".snakemake/ddlib"), GIVEN, workflow.global_resources.get("gpu").value)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def names(table):
@@ -135,16 +154,20 @@ def train_of(dataset):
     return f"results/data/{dataset}/train.json"
 
 
+def is_folder(dataset):
+    """Whether a data set is a folder of images, which are all read and decoded."""
+    return bool(SOURCES[PLAN.config["datasets"][dataset]["source"]].facts.get("folder"))
+
+
 def threads_of(dataset):
     """One, but for what is worth more: fitting a whitening, decoding the files of an image folder."""
-    entry = PLAN.config["datasets"][dataset]
-    return THREADS if "whitening" in entry or SOURCES[entry["source"]].facts.get("folder") else 1
+    return THREADS if "whitening" in PLAN.config["datasets"][dataset] or is_folder(dataset) else 1
 
 
 def data_inputs(wildcards):
     """None; but images that changed since they were read are read again."""
     spec = PLAN.dataset(wildcards.dataset)
-    if SOURCES[spec["source"]].facts.get("folder") and workflow.is_main_process:
+    if is_folder(wildcards.dataset) and workflow.is_main_process:
         try:
             why = changed.images(spec, PLAN.config["machine"], DATA.format(**dict(wildcards)))
         except OverflowError as many:

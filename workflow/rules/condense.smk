@@ -11,7 +11,7 @@ rule condense:
         "../../envs/ddlib.yaml"
     threads: THREADS
     resources:
-        gpu=lambda w: int(PLAN.experiments[w.experiment]["settings"].get("outer_iterations", 0) > 0),
+        gpu=lambda w: GPUS if PLAN.experiments[w.experiment]["settings"].get("outer_iterations", 0) > 0 else 0,
         machine=MACHINE,
         mem_mb=16000,
         runtime=48 * 60,
@@ -36,7 +36,7 @@ rule condition:
         "../../envs/ddlib.yaml"
     threads: THREADS
     resources:
-        gpu=1,
+        gpu=GPUS,
         machine=MACHINE,
         mem_mb=8000,
         runtime=24 * 60,

@@ -12,8 +12,8 @@ rule prepare_data:
     threads: lambda w: threads_of(w.dataset)
     resources:
         machine=MACHINE,
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=lambda w: 8000 if is_folder(w.dataset) else 4000,
+        runtime=lambda w: 24 * 60 if is_folder(w.dataset) else 60,
     params:
         spec=spec_of("prepare_data"),
     shell:
