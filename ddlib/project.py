@@ -22,11 +22,21 @@ def load(folder: str | Path = ".", over: Mapping[str, Any] | None = None) -> Pla
     config.local.yaml is merged over config.yaml where there is one, and `over` (what a command line gives) over both.
     ConfigError with every problem found, before anything is done.
     """
-    given = config.read(Path(folder) / "config.yaml")
+    return planned(given(folder, over))
+
+
+def given(folder: str | Path = ".", over: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What `load` plans, as it stands in the files and on the command line: not yet checked."""
+    found = config.read(Path(folder) / "config.yaml")
     local = Path(folder) / "config.local.yaml"
     if local.exists():
-        given = config.merged(given, config.read(local))
-    return Plan(config.resolve(config.merged(given, over or {}), config.read(SCHEMA)))
+        found = config.merged(found, config.read(local))
+    return config.merged(found, over or {})
+
+
+def planned(found: Mapping[str, Any]) -> Plan:
+    """The plan of what `given` found. ConfigError with every problem."""
+    return Plan(config.resolve(found, config.read(SCHEMA)))
 
 
 def suite(plan: Plan, name: str) -> str:

@@ -25,7 +25,9 @@ def main() -> None:
     names = given.output.with_suffix("").parts
     start = names.index("evaluations") + 1 if "evaluations" in names else len(names) - 1
     tags = {"experiment": names[start], "students": names[-1], "dataset": given.spec["dataset"]["source"]}
-    tags |= {"labels": given.spec["labels"], "seed": given.spec["seed"]}
+    tags |= {"labels": given.spec["labels"], "seed": given.spec["seed"], "method": "whole"}
+    if given.spec["set"] != "whole":
+        tags["method"] = read_manifest(given.source, "set")["result"]["method"]
     if len(names) - start >= 6:
         tags |= {"ipc": names[start + 1].removeprefix("ipc"), "protocol": names[-2]}
     with at_work("evaluate", given, tags) as job:

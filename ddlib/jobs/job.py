@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddlib.artifacts import digest, read_manifest, write_json
+from ddlib.artifacts import StorageError, digest, read_manifest, write_sealed
 from ddlib.checkpoints import Checkpoint
 from ddlib.devices import lease
 from ddlib.events import Events, NullEvents
@@ -47,7 +47,7 @@ def guarded(main: Callable[[], None]) -> None:
     """Run a job; an error that is the user's to mend is one line, not a traceback. Exit code 1."""
     try:
         main()
-    except (ValueError, FloatingPointError, FileNotFoundError) as error:
+    except (ValueError, FloatingPointError, FileNotFoundError, StorageError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
 
@@ -136,7 +136,7 @@ def at_work(rule: str, options: argparse.Namespace, tags: Mapping[str, Any]) -> 
             raise
         seconds = time.monotonic() - wall + job.facts.pop("seconds_before", 0.0)
         record = _record(job, held, seconds, began, commit, dirty)
-        write_json(options.run, record)
+        write_sealed(options.run, record)
         for checkpoint in job.finished:
             checkpoint.discard()
         job.events.end("finished", seconds=seconds, peak_memory_mb=record["peak_memory_mb"])

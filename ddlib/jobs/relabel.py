@@ -22,8 +22,9 @@ def main() -> None:
     options.add_argument("--teacher", type=Path, required=True, help="manifest of the observer that labels")
     given = options.parse_args()
     tags = {"labels": given.output.parent.name, "views": given.output.stem, "teacher": given.teacher.parent.name}
-    card = read_manifest(given.card, "set")["spec"]
-    tags |= {"experiment": card["name"], "ipc": card["ipc"], "seed": card["seed"]}
+    card = read_manifest(given.card, "set")
+    tags |= {"experiment": card["spec"]["name"], "method": card["result"]["method"]}
+    tags |= {key: card["spec"][key] for key in ("ipc", "seed")}
     with at_work("relabel", given, {**tags, "dataset": given.spec["dataset"]["source"]}) as job:
         _relabel(given, job)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ddlib.artifacts import read_manifest
+from ddlib.artifacts import check_file, read_manifest
 from ddlib.pool import METRICS
 from ddlib.registry import nearest
 from ddlib.view_settings import listed, start_epochs
@@ -53,7 +53,7 @@ def snapshots(blocks: Sequence[str | Path]) -> pd.DataFrame:
         manifest = read_manifest(block, "block")
         folder = Path(block).parent
         for member in manifest["spec"]["members"]:
-            curve = pd.read_csv(folder / manifest["files"][f"member{member}/metrics"]["path"]).set_index("epoch")
+            curve = pd.read_csv(check_file(block, manifest, f"member{member}/metrics")).set_index("epoch")
             for epoch in manifest["result"]["epochs"]:
                 entry = manifest["files"][f"member{member}/epoch{epoch}"]
                 names = {"member": member, "epoch": epoch, "metric": None, "value": None}

@@ -11,7 +11,7 @@ rule condense:
         "../../envs/ddlib.yaml"
     threads: THREADS
     resources:
-        gpu=lambda w: int(PLAN.experiments[w.experiment]["settings"].get("outer_iterations", 0) > 0),
+        gpu=lambda w: GPUS if PLAN.experiments[w.experiment]["settings"].get("outer_iterations", 0) > 0 else 0,
         machine=MACHINE,
         mem_mb=16000,
         runtime=48 * 60,
@@ -36,7 +36,7 @@ rule condition:
         "../../envs/ddlib.yaml"
     threads: THREADS
     resources:
-        gpu=1,
+        gpu=GPUS,
         machine=MACHINE,
         mem_mb=8000,
         runtime=24 * 60,
@@ -76,8 +76,14 @@ rule merge:
         preview=report(
             "results/sets/{experiment}/ipc{ipc}/seed{seed}/{at}preview.png",
             category="Synthetic sets",
-            subcategory="{experiment}",
             caption="../report/preview.rst",
+            labels=lambda w: {
+                "experiment": w.experiment,
+                "ipc": w.ipc,
+                "seed": w.seed,
+                "at": w.at.strip("/") or "end",
+                "suites": suites_of(w),
+            },
         ),
     log:
         "results/logs/merge/{experiment}/ipc{ipc}/seed{seed}/{at}merge.log",

@@ -1,7 +1,7 @@
 # Real data: train and test as separate files. Only `evaluate` has the test file as an input.
 rule prepare_data:
     input:
-        unpack(guarded("prepare_data")),
+        unpack(guarded("prepare_data", data_inputs)),
     output:
         train="results/data/{dataset}/train.json",
         test="results/data/{dataset}/test.json",
@@ -12,8 +12,8 @@ rule prepare_data:
     threads: lambda w: threads_of(w.dataset)
     resources:
         machine=MACHINE,
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=lambda w: 8000 if is_folder(w.dataset) else 4000,
+        runtime=lambda w: 24 * 60 if is_folder(w.dataset) else 60,
     params:
         spec=spec_of("prepare_data"),
     shell:

@@ -12,7 +12,7 @@ rule evaluate:
         "../../envs/ddlib.yaml"
     threads: THREADS
     resources:
-        gpu=1,
+        gpu=GPUS,
         machine=MACHINE,
         mem_mb=8000,
         runtime=12 * 60,

@@ -11,7 +11,7 @@ rule relabel:
         "../../envs/ddlib.yaml"
     threads: THREADS
     resources:
-        gpu=1,
+        gpu=GPUS,
         machine=MACHINE,
         mem_mb=8000,
         runtime=12 * 60,

@@ -16,7 +16,7 @@ rule train_block:
         "../../envs/ddlib.yaml"
     threads: THREADS
     resources:
-        gpu=1,
+        gpu=GPUS,
         machine=MACHINE,
         mem_mb=8000,
         runtime=24 * 60,
