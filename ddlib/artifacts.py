@@ -13,11 +13,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -66,26 +68,39 @@ class StorageError(OSError):
 
 @contextlib.contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success it is flushed to disk and renamed, on any error removed.
+    """Give a temporary path; on success it is flushed to disk and renamed to `path`, on any error removed.
 
-    Its permissions are those of any new file (umask), whatever a library gives it: safetensors files are private.
-    StorageError where the disk is full or may not be written.
+    It lies in a folder of its own beside `path`, as libraries write under further names there (safetensors does). What
+    killed processes left is removed by the next writing of the same path. Permissions are those of any new file
+    (umask), whatever a library gives it: safetensors files are private. StorageError where the disk is full or may not
+    be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = folder / path.name
     with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(path)
         try:
-            temporary.touch(exist_ok=False)
-            permissions = temporary.stat().st_mode & 0o777
-            yield temporary
-            temporary.chmod(permissions)
-            with open(temporary, "rb") as handle:
-                os.fsync(handle.fileno())
-            os.replace(temporary, path)
+            with locked(folder / "lock"):
+                temporary.touch(exist_ok=False)
+                permissions = temporary.stat().st_mode & 0o777
+                yield temporary
+                temporary.chmod(permissions)
+                with open(temporary, "rb") as handle:
+                    os.fsync(handle.fileno())
+                os.replace(temporary, path)
         finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_abandoned(path: str | Path) -> None:
+    """Remove what processes that were killed while they wrote `path` have left; what others write now stays."""
+    path = Path(path)
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        gone = contextlib.suppress(FileNotFoundError, NotADirectoryError, FileExistsError)  # meanwhile
+        with gone, locked(folder / "lock", blocking=False) as mine:
+            if mine:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

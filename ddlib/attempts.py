@@ -78,9 +78,14 @@ def read_attempts(path: str | Path) -> list[Attempt]:
 
 
 def is_alive(start: Mapping[str, Any]) -> bool | None:
-    """Whether the process of a start event still lives; None if it is another host's and can't be known."""
+    """Whether the process of a start event still lives; None if it is another host's and can't be known.
+
+    After a restart of the host its id may be another process's, which was born at another time.
+    """
     if start.get("host") != socket.gethostname():
         return None
+    if start.get("born") and start["born"] != born(int(start["pid"])):
+        return False
     try:
         os.kill(int(start["pid"]), 0)
     except ProcessLookupError:
@@ -88,3 +93,12 @@ def is_alive(start: Mapping[str, Any]) -> bool | None:
     except PermissionError:
         return True
     return True
+
+
+def born(pid: int) -> str | None:
+    """When a process began: which start of this host, and its ticks since; None where there is none, or no /proc."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {fields[19]}"
+    except OSError:
+        return None

@@ -7,12 +7,23 @@ specification, or of other inputs, is never used. A lock keeps an orphan of a ki
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddlib.artifacts import ArtifactError, content_hash, digest, load_tensors, locked, save_tensors
+from ddlib.artifacts import (
+    ArtifactError,
+    content_hash,
+    digest,
+    load_tensors,
+    locked,
+    remove_abandoned,
+    save_tensors,
+    storing,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -104,16 +115,53 @@ class Checkpoint:
         """Remove them, after success."""
         for generation in (0, 1):
             self._file(generation).unlink(missing_ok=True)
+            remove_abandoned(self._file(generation))
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Keep every other process away from this output. ValueError if one is at work on it."""
-        lock = self.stem.with_name(f"{self.stem.name}.lock")
-        with locked(lock, blocking=False) as mine:
+        with locked(self._lock, blocking=False) as mine:
             if not mine:
                 raise ValueError(
                     f"another process is still working on {self.stem.name} (an orphan of a killed run?). "
                     "Wait for it or end it; nothing was changed."
                 )
-            yield
-            lock.unlink(missing_ok=True)
+            try:
+                with storing(self._lock):
+                    self._lock.write_text(f"{socket.gethostname()} {os.getpid()} {self.inputs}")
+                yield
+            finally:
+                self._lock.unlink(missing_ok=True)
+
+    @property
+    def _lock(self) -> Path:
+        return self.stem.with_name(f"{self.stem.name}.lock")
+
+    def outlast(self) -> bool:
+        """Wait, and say so, until no other process is at work on this output; whether one was, from the same inputs."""
+        same = False
+        while not self._free():
+            host, pid, inputs = self._holder()
+            same = inputs == self.inputs
+            self.say(
+                f"another process is still working on {self.stem.name} (process {pid} on {host}, an orphan of a killed "
+                "run?): waiting for it. If you end it instead, this one goes on from its checkpoint."
+            )
+            with locked(self._lock):
+                self._lock.unlink(missing_ok=True)
+        return same
+
+    def _holder(self) -> tuple[str, str, str]:
+        """Host, process id and digest of the inputs, as who holds it noted them."""
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            host, pid, inputs = self._lock.read_text().split(" ")
+            return host, pid, inputs
+        return "?", "?", "?"
+
+    def _free(self) -> bool:
+        if not self._lock.exists():
+            return True
+        with locked(self._lock, blocking=False) as mine:
+            if mine:
+                self._lock.unlink(missing_ok=True)
+            return mine

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ddlib.artifacts import canonical, digest
-from ddlib.attempts import read_attempts
+from ddlib.attempts import born, read_attempts
 
 STATUSES = ("finished", "failed", "interrupted")
 
@@ -117,6 +117,7 @@ class Events(NullEvents):
             resumed=resumed,
             host=socket.gethostname(),
             pid=os.getpid(),
+            born=born(os.getpid()),
             slurm_id=os.environ.get("SLURM_JOB_ID"),
         )
         return attempt

@@ -51,14 +51,25 @@ def jobs(folder):
     return found
 
 
-class Killer:
-    """Runs the workflow of a checkout (`tiny`) to its end through kills. `quota`: how often which rule, SNAKEMAKE and
-    POWER are still to be killed; `moments`: random numbers."""
+def started(tiny, log, *words):
+    """Snakemake on two cores in a process group of its own, with what it says at the end of a file."""
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tiny.folder)}
+    with open(log, "a") as file:
+        return subprocess.Popen(
+            command, cwd=tiny.folder, env=environment, stdout=file, stderr=file, start_new_session=True
+        )
 
-    def __init__(self, tiny, quota, moments):
-        self.tiny, self.quota, self.moments = tiny, Counter(quota), moments
+
+class Killer:
+    """Runs the workflow of a checkout (`tiny`) to its end through kills. `whole`: results of one that was not killed, to
+    know how long jobs are; `quota`: how often which rule, SNAKEMAKE and POWER are still to be killed; `moments`: random
+    numbers."""
+
+    def __init__(self, tiny, whole, quota, moments):
+        self.tiny, self.whole, self.quota, self.moments = tiny, whole, Counter(quota), moments
         self.log = tiny.folder / "killed.log"
-        self.kills, self.refused, self.lost_s, self.starts = [], 0, 0.0, 0
+        self.kills, self.waited, self.taken, self.lost_s, self.starts = [], 0, 0, 0.0, 0
         self._seen = set()  # jobs that are done with, or have had their kill
 
     def run(self):
@@ -68,40 +79,41 @@ class Killer:
             before, text = len(self.kills), self._text()
             code = self._one_run()
             said = self._text()[len(text) :]
+            self.waited += said.count(ORPHAN)
+            self.taken += said.count("it is taken as it is")
+            assert "Traceback" not in said, said[-3000:]
             if code == 0:
                 break
-            refused = said.count(f"error: {ORPHAN}")
-            self.refused += refused
-            assert "Traceback" not in said, said[-3000:]
-            assert len(self.kills) > before or refused, said[-3000:]
+            assert len(self.kills) > before, said[-3000:]  # nothing else ends a run
         until(lambda: not jobs(self.tiny.folder))
 
     def _one_run(self):
         self.starts += 1
-        command = [sys.executable, "-m", "snakemake", "--cores", "2"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(self.tiny.folder)}
-        with open(self.log, "a") as log:
-            snakemake = subprocess.Popen(
-                command, cwd=self.tiny.folder, env=environment, stdout=log, stderr=log, start_new_session=True
-            )
+        snakemake = started(self.tiny, self.log)
         while snakemake.poll() is None:
             new = {pid: what for pid, what in jobs(self.tiny.folder).items() if pid not in self._seen}
             if not new or not +self.quota:
                 time.sleep(0.01)
                 continue
-            pid, (rule, output) = self.moments.choice(sorted(new.items()))
+            pid, (rule, output) = max(sorted(new.items()), key=lambda item: self.quota[item[1][0]])
             self._seen.add(pid)
-            others = [name for name in (SNAKEMAKE, POWER) if self.quota[name] > 0]
-            # A job now and then outlives its Snakemake. Rules that have no quota are there for such kills only.
-            victim = rule if self.quota[rule] > 0 and (not others or self.moments.random() < 0.7) else None
-            victim = victim or (self.moments.choice(others) if others else None)
+            victim = self._victim(rule)
             if victim and self._comes(pid, output) and snakemake.poll() is None:
                 self._kill(victim, pid, output, snakemake)
         return snakemake.wait()
 
+    def _victim(self, rule):
+        """What to kill as a job of a rule is at work: mostly that job, else Snakemake or all; None: nothing."""
+        others = [name for name in (SNAKEMAKE, POWER) if self.quota[name] > 0]
+        if self.moments.random() < 0.2 and others:
+            return self.moments.choice(others)
+        return rule if self.quota[rule] > 0 else None
+
     def _comes(self, pid, output):
         """Wait for a random moment of a job; False if it has ended before."""
-        wanted = self.moments.choice([0, 1, 2, 3, 5, 8])
+        events = self.whole / f"events/{output}.jsonl"
+        lines = events.read_bytes().count(b"\n") if events.is_file() else 0
+        wanted = self.moments.choice([number for number in (0, 0, 1, 2, 3, 5, 8) if number <= max(0, lines - 2)])
         before, here = self._signs(output), time.monotonic()
         while len(self._signs(output) - before) < wanted and self._lives(pid) and time.monotonic() - here < 60:
             time.sleep(0.005)

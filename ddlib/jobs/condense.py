@@ -78,13 +78,12 @@ def _condense(given: Namespace, job: Job) -> None:
     if recipe.objective is not None:
         checkpoint.execution = job.computes(recipe.objective.compiler, recipe.objective.chunk)
         say(f"{job.description}, {recipe.objective.compiler.reason}, {recipe.objective.chunk} classes at once")
-    with checkpoint.held():
-        made = condense(recipe, problem, spec["snapshots"], checkpoint, job.events)
-        _save(given, problem, recipe, made)
-        job.facts["seconds_before"] = checkpoint.seconds_before
-        if made.seconds_at:
-            job.facts["seconds_at"] = {str(outer): round(seconds, 3) for outer, seconds in made.seconds_at.items()}
-        job.finished.append(checkpoint)
+    made = condense(recipe, problem, spec["snapshots"], checkpoint, job.events)
+    _save(given, problem, recipe, made)
+    job.facts["seconds_before"] = checkpoint.seconds_before
+    if made.seconds_at:
+        job.facts["seconds_at"] = {str(outer): round(seconds, 3) for outer, seconds in made.seconds_at.items()}
+    job.finished.append(checkpoint)
 
 
 def _chosen(given: Namespace, data: Any) -> Any:

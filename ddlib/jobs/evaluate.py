@@ -49,30 +49,29 @@ def _evaluate(given: Namespace, job: Job) -> None:
     job.events.dataset(test.name, manifest["files"]["tensors"]["sha256"], given.test, "test")
     held = _source(given, job, test)
     rates, groups = [], _alike(spec, given.labels is not None)
-    with checkpoint.held():
-        standing = Standing(checkpoint, sum(len(students) * protocol["repeats"] for protocol, students in groups))
-        for protocol, students in groups:
-            source = held if isinstance(held, RealData) else lessons(held[0], protocol, held[1], job.device)
-            if isinstance(source, list) and protocol.get("learned_lr"):
-                rates += [lesson.lr for lesson in source]
-            for row in evaluate(
-                source,
-                test,
-                students,
-                protocol,
-                (test.channels, test.height, test.width),
-                test.classes,
-                spec["seed"],
-                not isinstance(source, list),
-                job.machine["compile"],
-                job.machine["precision"],
-                job.events,
-                standing,
-            ):
-                job.events.metric(row["repeat"], **{f"accuracy/{row['network']}": row["accuracy"]})
-        _write(given, job, standing.rows, rates)
-        job.facts["seconds_before"] = checkpoint.seconds_before
-        job.finished.append(checkpoint)
+    standing = Standing(checkpoint, sum(len(students) * protocol["repeats"] for protocol, students in groups))
+    for protocol, students in groups:
+        source = held if isinstance(held, RealData) else lessons(held[0], protocol, held[1], job.device)
+        if isinstance(source, list) and protocol.get("learned_lr"):
+            rates += [lesson.lr for lesson in source]
+        for row in evaluate(
+            source,
+            test,
+            students,
+            protocol,
+            (test.channels, test.height, test.width),
+            test.classes,
+            spec["seed"],
+            not isinstance(source, list),
+            job.machine["compile"],
+            job.machine["precision"],
+            job.events,
+            standing,
+        ):
+            job.events.metric(row["repeat"], **{f"accuracy/{row['network']}": row["accuracy"]})
+    _write(given, job, standing.rows, rates)
+    job.facts["seconds_before"] = checkpoint.seconds_before
+    job.finished.append(checkpoint)
 
 
 def _write(given: Namespace, job: Job, rows: list[dict[str, Any]], rates: list[float | None]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
-import functools
 import json
 import os
 import platform
@@ -20,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddlib.artifacts import StorageError, digest, read_manifest, write_sealed
+from ddlib.artifacts import ArtifactError, StorageError, digest, read_manifest, sha256_file, write_sealed
 from ddlib.checkpoints import Checkpoint
 from ddlib.devices import lease
 from ddlib.events import Events, NullEvents
@@ -62,19 +61,14 @@ class Job:
     output: Path
     spec: Mapping[str, Any]
     events: NullEvents
-    inputs: tuple[Path, ...] = ()  # manifests of what it is made from
+    inputs: str = ""  # a digest of what it is made from
     facts: dict[str, Any] = field(default_factory=dict)
     finished: list[Checkpoint] = field(default_factory=list)  # discarded when everything is written
 
     def checkpoint(self, part: str = "") -> Checkpoint:
         """Checkpoints of this job's output (or of a part of it), of no use once its inputs have another content."""
         seconds = self.machine["checkpoint_seconds"]
-        return Checkpoint(RESULTS, stem(self.output) + part, self.spec, seconds, say=say, inputs=self._content)
-
-    @functools.cached_property
-    def _content(self) -> str:
-        """A digest of the files that the inputs' manifests name."""
-        return digest([[file["sha256"] for file in read_manifest(path)["files"].values()] for path in self.inputs])
+        return Checkpoint(RESULTS, stem(self.output) + part, self.spec, seconds, say=say, inputs=self.inputs)
 
     def go_on_as(self, checkpoint: Checkpoint) -> None:
         """Compute as the session did that wrote the checkpoint, if there is one: threads, chunk, precision and the
@@ -110,15 +104,22 @@ def stem(output: Path) -> str:
 
 @contextlib.contextmanager
 def at_work(rule: str, options: argparse.Namespace, tags: Mapping[str, Any]) -> Iterator[Job]:
-    """Lease a device (before torch is imported), open the events, and write ``*.run.json`` when the work is done."""
+    """Lease a device (before torch is imported), open the events, and write ``*.run.json`` when the work is done.
+
+    No two processes work on one output: the later one waits, and leaves (exit code 0) if the other has made it.
+    """
     machine, spec = options.machine, options.spec
     events = Events(RESULTS / "events" / f"{stem(options.output)}.jsonl")
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    with lease(machine, options.gpus, say=say) as held:
+    own = Checkpoint(RESULTS, stem(options.output), spec, 0.0, say, _content(options))
+    if own.outlast() and _is_made(options):
+        say(f"{options.output} was finished by that process, from the same inputs: it is taken as it is")
+        raise SystemExit(0)
+    with own.held(), lease(machine, options.gpus, say=say) as held:
         _set_threads(machine, held.device)
         keep_memory()
         began, wall = time.time(), time.monotonic()
-        job = Job(held.device, held.description, machine, options.output, spec, events, _inputs(options))
+        job = Job(held.device, held.description, machine, options.output, spec, events, own.inputs)
         resumed = any((RESULTS / "checkpoints").glob(f"{stem(options.output)}.*.safetensors"))
         commit, dirty = _commit()
         events.start(
@@ -142,11 +143,29 @@ def at_work(rule: str, options: argparse.Namespace, tags: Mapping[str, Any]) -> 
         job.events.end("finished", seconds=seconds, peak_memory_mb=record["peak_memory_mb"])
 
 
-def _inputs(options: argparse.Namespace) -> tuple[Path, ...]:
-    """The manifests a job is given."""
+def _content(options: argparse.Namespace) -> str:
+    """A digest of the files that a job is given, or that the manifests it is given name."""
     given = {name: value for name, value in vars(options).items() if name not in ("output", "run", "table")}
     lists = [value if isinstance(value, list) else [value] for value in given.values()]
-    return tuple(path for several in lists for path in several if isinstance(path, Path))
+    paths = [path for several in lists for path in several if isinstance(path, Path)]
+    return digest([_hashes(path) for path in paths])
+
+
+def _hashes(path: Path) -> list[str]:
+    if path.suffix == ".json":
+        return [file["sha256"] for file in read_manifest(path)["files"].values()]
+    return [sha256_file(path)] if path.is_file() else []
+
+
+def _is_made(options: argparse.Namespace) -> bool:
+    """Whether output and record are there, made to this specification, with the files that the output names."""
+    try:
+        manifest = read_manifest(options.output)
+    except ArtifactError:
+        return False
+    files = [(options.output.parent / file["path"], file["sha256"]) for file in manifest["files"].values()]
+    whole = all(path.is_file() and sha256_file(path) == known for path, known in files)
+    return whole and options.run.is_file() and digest(manifest["spec"]) == digest(options.spec)
 
 
 def _set_threads(machine: Mapping[str, Any], device: str) -> None:

@@ -50,28 +50,27 @@ def _relabel(given: Namespace, job: Job) -> None:
         pieces.append(_piece(job, first))
         return pieces[-1]
 
-    with job.checkpoint().held():
-        store = make(
-            spec["kind"],
-            made,
-            teacher,
-            spec.get("protocol", {}),
-            seed=spec["seed"],
-            teacher=teacher.digest,
-            epochs=spec.get("epochs", 0),
-            precision=spec["precision"],
-            top_k=spec["top_k"],
-            device=job.device,
-            events=job.events,
-            piece=piece,
-        )
-        path = given.output.with_suffix(".safetensors")
-        store.save(path)
-        result = {"bytes": store.nbytes, "images": store.facts["images"]}
-        write_manifest(given.output, "labels", spec, {"labels": path}, result)
-        job.facts["seconds_before"] = sum(each.seconds_before for each in pieces)
-        # All there may be: a piece that was damaged is made anew up to another epoch.
-        job.finished += [_piece(job, first) for first in range(store.facts.get("epochs", 0))]
+    store = make(
+        spec["kind"],
+        made,
+        teacher,
+        spec.get("protocol", {}),
+        seed=spec["seed"],
+        teacher=teacher.digest,
+        epochs=spec.get("epochs", 0),
+        precision=spec["precision"],
+        top_k=spec["top_k"],
+        device=job.device,
+        events=job.events,
+        piece=piece,
+    )
+    path = given.output.with_suffix(".safetensors")
+    store.save(path)
+    result = {"bytes": store.nbytes, "images": store.facts["images"]}
+    write_manifest(given.output, "labels", spec, {"labels": path}, result)
+    job.facts["seconds_before"] = sum(each.seconds_before for each in pieces)
+    # All there may be: a piece that was damaged is made anew up to another epoch.
+    job.finished += [_piece(job, first) for first in range(store.facts.get("epochs", 0))]
 
 
 def _piece(job: Job, first: int) -> Checkpoint:

@@ -36,30 +36,29 @@ def _score(given: Namespace, job: Job) -> None:
     observer.fits(data, str(given.observer))
     dataset = read_manifest(given.train, "data")["files"]["tensors"]["sha256"]
     job.events.dataset(data.name, dataset, given.train)
-    with checkpoint.held():
-        table = score_crops(
-            open_native(given.train, data, job.machine),
-            data,
-            observer,
-            classes=range(data.classes),
-            mipc=spec["mipc"],
-            crops=spec["crops"],
-            size=data.height,
-            factor=spec["factor"],
-            seed=spec["seed"],
-            device=job.device,
-            threads=job.machine["threads"] + 1,
-            checkpoint=checkpoint,
-            events=job.events,
-            dataset=dataset,
-            observer=observer.digest,
-        )
-        path = given.output.with_suffix(".safetensors")
-        table.save(path)
-        best = {name: round(float(table.score[:, place].mean()), 6) for name, place in (("best", 0), ("worst", -1))}
-        write_manifest(given.output, "scores", spec, {"scores": path}, best)
-        job.facts["seconds_before"] = checkpoint.seconds_before
-        job.finished.append(checkpoint)
+    table = score_crops(
+        open_native(given.train, data, job.machine),
+        data,
+        observer,
+        classes=range(data.classes),
+        mipc=spec["mipc"],
+        crops=spec["crops"],
+        size=data.height,
+        factor=spec["factor"],
+        seed=spec["seed"],
+        device=job.device,
+        threads=job.machine["threads"] + 1,
+        checkpoint=checkpoint,
+        events=job.events,
+        dataset=dataset,
+        observer=observer.digest,
+    )
+    path = given.output.with_suffix(".safetensors")
+    table.save(path)
+    best = {name: round(float(table.score[:, place].mean()), 6) for name, place in (("best", 0), ("worst", -1))}
+    write_manifest(given.output, "scores", spec, {"scores": path}, best)
+    job.facts["seconds_before"] = checkpoint.seconds_before
+    job.finished.append(checkpoint)
     many = data.classes * spec["mipc"]
     say(f"{many} images, {many * spec['crops']} crops; mean cross entropy from {best['best']} to {best['worst']}")
 

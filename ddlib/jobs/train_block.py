@@ -36,20 +36,19 @@ def train_members(given: Namespace, job: Job, make: Callable[[int], Any]) -> Non
     files: dict[str, Path] = {}
     result: dict[str, Any] = {"members": {}}
     seconds_before = 0.0
-    with job.checkpoint().held():
-        for member in given.spec["members"]:
-            own = job.checkpoint(f".member{member}")
-            job.go_on_as(own)
-            training = make(member)
-            own.execution = job.computes(training.compiler)
-            trained = training.run(own)
-            seconds_before += own.seconds_before
-            job.finished.append(own)
-            files |= trained["files"]
-            result["members"][str(member)] = trained["last"]
-            result["epochs"] = trained["epochs"]
-        write_manifest(given.output, "block", given.spec, files, result)
-        job.facts["seconds_before"] = seconds_before
+    for member in given.spec["members"]:
+        own = job.checkpoint(f".member{member}")
+        job.go_on_as(own)
+        training = make(member)
+        own.execution = job.computes(training.compiler)
+        trained = training.run(own)
+        seconds_before += own.seconds_before
+        job.finished.append(own)
+        files |= trained["files"]
+        result["members"][str(member)] = trained["last"]
+        result["epochs"] = trained["epochs"]
+    write_manifest(given.output, "block", given.spec, files, result)
+    job.facts["seconds_before"] = seconds_before
 
 
 def plan_disk(rule: str, spec: Mapping[str, Any], kept: Sequence[int], folder: Path) -> None:
