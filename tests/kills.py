@@ -62,9 +62,9 @@ def started(tiny, log, *words):
 
 
 class Killer:
-    """Runs the workflow of a checkout (`tiny`) to its end through kills. `whole`: results of one that was not killed, to
-    know how long jobs are; `quota`: how often which rule, SNAKEMAKE and POWER are still to be killed; `moments`: random
-    numbers."""
+    """Runs the workflow of a checkout (`tiny`) to its end through kills. `whole`: results of one that was not killed,
+    to know how long jobs are; `quota`: how often which rule, SNAKEMAKE and POWER are still to be killed; `moments`:
+    random numbers."""
 
     def __init__(self, tiny, whole, quota, moments):
         self.tiny, self.whole, self.quota, self.moments = tiny, whole, Counter(quota), moments

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from ddlib.artifacts import remove_abandoned
 from ddlib.checkpoints import Checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -195,3 +198,54 @@ def test_one_of_other_inputs_is_refused_and_written_over(tmp_path: Path) -> None
     assert found[1] == {"step": 9}
     fresh.discard()
     assert not files(tmp_path)
+
+
+HOLDER = (
+    "import sys; from ddlib.checkpoints import Checkpoint\n"
+    f"with Checkpoint(sys.argv[1], 'pool/a/block0.member1', {SPEC}, 0.0, inputs='one').held():\n"
+    "    print('held', flush=True); sys.stdin.readline()"
+)
+
+
+@pytest.mark.parametrize(("inputs", "same"), [("one", True), ("other", False)])
+def test_a_later_process_waits_for_the_first_and_says_for_whom(tmp_path: Path, inputs: str, same: bool) -> None:
+    said: list[str] = []
+    late = Checkpoint(tmp_path, "pool/a/block0.member1", SPEC, 0.0, said.append, inputs)
+    assert late.outlast() is False
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        threading.Timer(0.5, holder.stdin.close).start()
+        began = time.monotonic()
+        assert late.outlast() is same
+        assert time.monotonic() - began > 0.3
+    assert f"process {holder.pid} on {socket.gethostname()}" in said[0]
+    assert len(said) == 1
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    with late.held():
+        pass
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+    made = checkpoint(tmp_path)
+    made.save({"a": torch.ones(2)}, {})
+    (saved,) = [path for path in tmp_path.rglob("*") if path.is_file()]
+    code = (
+        "import sys, os, signal; from ddlib.artifacts import atomic_write\n"
+        "with atomic_write(sys.argv[1]) as temporary:\n"
+        "    temporary.with_name('.tmpAbCdEf').write_text('half'); temporary.write_text('half')\n"
+        "    print('writing', flush=True); sys.stdin.readline(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    command = [sys.executable, "-c", code, str(saved)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "writing\n"
+        remove_abandoned(saved)
+        assert len(list(tmp_path.rglob("*.tmp"))) == 1  # it is still at work
+        writer.communicate("")
+    assert len(list(tmp_path.rglob("*.tmp"))) == 1
+    assert checkpoint(tmp_path).load() is not None
+    made.discard()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -143,6 +143,17 @@ def test_is_alive_knows_this_host_only(tmp_path: Path) -> None:
     assert is_alive({"host": "elsewhere", "pid": 1}) is None
 
 
+def test_a_process_id_used_again_is_not_the_dead_job(tmp_path: Path) -> None:
+    events = Events(tmp_path / "x.jsonl")
+    events.start("condense", "results/x.json", {})
+    (attempt,) = read_attempts(events.path)
+    assert attempt.start["born"].split()[1].isdigit()
+    assert is_alive(attempt.start) is True
+    start_of_host, ticks = attempt.start["born"].split()
+    assert is_alive({**attempt.start, "born": f"{start_of_host} {int(ticks) - 1}"}) is False
+    assert is_alive({**attempt.start, "born": f"an-earlier-start {ticks}"}) is False
+
+
 def test_planning_can_use_events_without_torch_or_mlflow() -> None:
     code = "import sys, ddlib.events, ddlib.progress, ddlib.tracking, ddlib.jobs.status, ddlib.jobs.track\n"
     code += "sys.exit(any(m in sys.modules for m in ('torch', 'mlflow')))"

@@ -131,6 +131,9 @@ def test_two_snakemakes_at_once_and_a_stale_lock(tiny):
         assert second.returncode == 1
         assert "cannot be locked" in second.stderr
         assert not (tiny.results / "figures" / "a.png").exists()
+        apart = tiny.snakemake("results/tables/b.csv")  # nothing of it is made by the first
+        assert apart.returncode == 0, apart.stderr
+        assert "cannot be locked" in tiny.snakemake("results/figures/a.png").stderr
         assert "a Snakemake is at work" in tiny.job("clean", "tiny", "--yes").stderr
     finally:
         with contextlib.suppress(ProcessLookupError):
