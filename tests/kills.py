@@ -85,7 +85,7 @@ class Killer:
             if code == 0:
                 break
             assert len(self.kills) > before, said[-3000:]  # nothing else ends a run
-        until(lambda: not jobs(self.tiny.folder))
+        until(lambda: not processes(self.tiny.folder))
 
     def _one_run(self):
         self.starts += 1

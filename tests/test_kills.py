@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 from every import GPU_RULES, Every
-from kills import POWER, SNAKEMAKE, Killer, content, jobs, left_behind, started, table, until
+from kills import POWER, SNAKEMAKE, Killer, content, jobs, left_behind, processes, started, table, until
 from test_importer import Memory
 from tiny import Tiny, condensed
 
@@ -18,14 +18,14 @@ from ddlib.importer import Importer
 KILLS = 50
 
 
-def check(whole, killed, suite):
+def check(whole, killed, suite, *targets):
     """The results of a workflow that was killed are those of one that was not; nothing is left, nothing to do."""
     expected, found = content(whole), content(killed)
     assert sorted(found) == sorted(expected)
     assert [name for name in found if found[name] != expected[name]] == []
     assert table(killed, suite).equals(table(whole, suite))
     assert left_behind(killed) == []
-    assert killed.plan() == set()
+    assert killed.plan(*targets) == set()
     store = Memory()
     Importer(killed.results, store, print).update()
     last = {run.output: run for run in store.runs() if run.superseded == "false"}
@@ -34,14 +34,15 @@ def check(whole, killed, suite):
 
 
 def stopped_at_work(snakemake, folder):
-    """The one job of a Snakemake, stopped (SIGSTOP) once it has begun: its process id."""
+    """The one job of a Snakemake, stopped (SIGSTOP) once it is at work: its process id."""
 
-    def begun():
+    def at_work():
         assert snakemake.poll() is None, "it ended too soon"
-        return [pid for pid in jobs(folder) if list((folder / "results/checkpoints").rglob("*.lock"))]
+        holders = [path.read_text().split()[1:2] for path in (folder / "results/checkpoints").rglob("*.lock")]
+        return [pid for pid in jobs(folder) if [str(pid)] in holders]
 
-    until(begun)
-    (pid,) = jobs(folder)
+    until(at_work)
+    (pid,) = at_work()
     os.kill(pid, signal.SIGSTOP)
     return pid
 
@@ -75,8 +76,8 @@ def test_a_job_all_at_once_and_snakemake_alone_killed(tmp_path_factory, tmp_path
     os.kill(orphan, signal.SIGCONT)
     assert again.wait(60) == 0
     assert f"{target} was finished by that process, from the same inputs" in log.read_text()
-    until(lambda: not jobs(killed.folder))
-    check(whole, killed, "tiny")
+    until(lambda: not processes(killed.folder))
+    check(whole, killed, "tiny", target)
 
 
 @pytest.mark.soak
