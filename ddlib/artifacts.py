@@ -10,12 +10,13 @@ asked for and what came out; what changes from run to run (seconds, host, commit
 from __future__ import annotations
 
 import contextlib
+import csv
 import fcntl
 import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,25 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as readable JSON with sorted keys, atomically."""
     write_text(path, json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n")
+
+
+def write_table(path: str | Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write rows as CSV with a head, atomically; None and not-a-number are empty."""
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([["" if value != value else value for value in row] for row in rows])
+
+
+def read_table(path: str | Path) -> list[dict[str, str]]:
+    """The rows of a CSV file of ours by the names in its head, as text. ArtifactError if it is missing."""
+    try:
+        with open(path, encoding="utf-8", newline="") as handle:
+            return list(csv.DictReader(handle))
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{path} does not exist. Delete the manifest that names it to have both made anew."
+        ) from None
 
 
 def read_json(path: str | Path) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddlib import registry
-from ddlib.artifacts import load_file, read_manifest, sha256_file, write_manifest
+from ddlib.artifacts import load_file, read_manifest, read_table, sha256_file, write_manifest
 from ddlib.jobs.job import Job, at_work, guarded, parser, say
 from ddlib.paths import part, per
 
@@ -155,14 +155,11 @@ def _rows(selection: Path | None) -> list[dict[str, Any]] | None:
     """The view's table, checked against the hash its manifest holds."""
     if selection is None:
         return None
-    import pandas as pd
-
     manifest = read_manifest(selection, "selection")
     table = selection.parent / manifest["files"]["table"]["path"]
     if sha256_file(table) != manifest["files"]["table"]["sha256"]:
         raise ValueError(f"{table} was edited since it was made. Delete {selection} to have both made anew.")
-    found: list[dict[str, Any]] = pd.read_csv(table).to_dict("records")
-    return found
+    return [{**row, "member": int(row["member"]), "epoch": int(row["epoch"])} for row in read_table(table)]
 
 
 def _save(given: Namespace, problem: Any, recipe: Any, made: Any) -> None:

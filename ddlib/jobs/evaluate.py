@@ -6,7 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from ddlib.artifacts import atomic_write, read_manifest, write_manifest
+from ddlib.artifacts import read_manifest, write_manifest, write_table
 from ddlib.jobs.job import Job, at_work, guarded, parser
 
 COLUMNS = ["network", "repeat", "accuracy", "train_images", "steps"]
@@ -32,8 +32,6 @@ def main() -> None:
 
 
 def _evaluate(given: Namespace, job: Job) -> None:
-    import pandas as pd
-
     from ddlib.data.real import RealData
     from ddlib.train.evaluate import evaluate
     from ddlib.train.lessons import lessons
@@ -63,8 +61,7 @@ def _evaluate(given: Namespace, job: Job) -> None:
         ):
             rows.append(row)
             job.events.metric(row["repeat"], **{f"accuracy/{row['network']}": row["accuracy"]})
-    with atomic_write(given.table) as temporary:
-        pd.DataFrame(rows, columns=COLUMNS).to_csv(temporary, index=False)
+    write_table(given.table, COLUMNS, ([row[column] for column in COLUMNS] for row in rows))
     result: dict[str, Any] = {"students": len(rows)}
     if rates:
         result["learning_rates"] = rates
