@@ -59,9 +59,8 @@ def snapshots(blocks: Sequence[str | Path]) -> list[Row]:
         folder = Path(block).parent
         for member in manifest["spec"]["members"]:
             told = read_table(folder / manifest["files"][f"member{member}/metrics"]["path"])
-            curve = {
-                int(row["epoch"]): {name: float(row[name]) if row[name] else None for name in METRICS} for row in told
-            }
+            measured = [name for name in METRICS if told and name in told[0]]
+            curve = {int(row["epoch"]): {name: _number(row[name]) for name in measured} for row in told}
             for epoch in manifest["result"]["epochs"]:
                 entry = manifest["files"][f"member{member}/epoch{epoch}"]
                 names = {"member": member, "epoch": epoch, "metric": None, "value": None}
