@@ -9,12 +9,15 @@ CODE := ddlib workflow/plugins tools tests benchmarks
 SNAKEFILES := workflow/Snakefile $(wildcard workflow/rules/*.smk)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal
 
+# A name as one word for the shell, whatever is in it.
+quoted = '$(subst ','\'',$(1))'
+
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test soak bench check audit ui status table plan clean-suite du adopt lock
+.PHONY: help venv demo test soak bench check audit ui status table report plan clean-suite du verify adopt rename lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  SUITE=name after table, plan, clean-suite; PYTHON=python3.12 after venv or demo"
+	@echo "  SUITE=name after table, report, plan, clean-suite; PYTHON=python3.12 after venv or demo"
 
 venv: $(STAMP) ## .venv with everything pinned in requirements.lock (needs Python 3.11 or later)
 
@@ -62,19 +65,29 @@ status: venv ## what runs, how far it is, when it will be done
 	@$(BIN)/python -m ddlib.jobs.status
 
 table: venv ## the table of a suite as far as it exists, marked partial
-	@$(BIN)/python -m ddlib.jobs.show --partial $(SUITE)
+	@$(BIN)/python -m ddlib.jobs.show --partial -- $(call quoted,$(SUITE))
+
+report: venv ## report.html: the table, figure, pictures and provenance of a suite on one page (makes what is missing)
+	$(BIN)/snakemake --cores all $(call quoted,results/tables/$(SUITE).html) $(call quoted,results/figures/$(SUITE).png)
+	$(BIN)/snakemake --cores all --report report.html $(call quoted,results/tables/$(SUITE).html) $(call quoted,results/figures/$(SUITE).png)
 
 plan: venv ## jobs, disk and hours a suite will take on this machine
-	@$(BIN)/python -m ddlib.jobs.plan $(SUITE)
+	@$(BIN)/python -m ddlib.jobs.plan -- $(call quoted,$(SUITE))
 
 clean-suite: venv ## delete the results of a suite that no other suite uses (asks; YES=1 does not)
-	@$(BIN)/python -m ddlib.jobs.clean $(if $(YES),--yes) $(SUITE)
+	@$(BIN)/python -m ddlib.jobs.clean $(if $(YES),--yes) -- $(call quoted,$(SUITE))
 
 du: venv ## disk used, by kind of result
 	@$(BIN)/python -m ddlib.jobs.du
 
-adopt: venv ## take FILE=results/... made with other settings as what the configuration asks for
-	@$(BIN)/python -m ddlib.jobs.adopt $(FILE)
+verify: venv ## check every result against its hash and name what is damaged (DELETE=1 deletes that)
+	@$(BIN)/python -m ddlib.jobs.verify $(if $(DELETE),--delete)
+
+adopt: venv ## take FILE=results/... made with other settings as what is asked for; FILE=results: copied ones as up to date
+	@$(BIN)/python -m ddlib.jobs.adopt -- $(foreach file,$(FILE),$(call quoted,$(file)))
+
+rename: venv ## give the results of an experiment that was renamed their new name: OLD=name NEW=name
+	@$(BIN)/python -m ddlib.jobs.rename -- $(call quoted,$(OLD)) $(call quoted,$(NEW))
 
 lock: ## write requirements.lock anew from pyproject.toml
 	$(PYTHON) tools/lock.py

@@ -3,6 +3,7 @@
 Tensors are safetensors (no pickle is ever read), everything else JSON or CSV. An artifact of the workflow is a
 *manifest* (small JSON, what the DAG depends on) and the files it names with their SHA-256. Manifests hold what was
 asked for and what came out; what changes from run to run (seconds, host, commit) goes to ``*.run.json`` beside them.
+Both are *sealed*: they hold the SHA-256 of their own content.
 
 **Errors**: :class:`ArtifactError` names the file, what is wrong with it and what to do.
 """
@@ -11,20 +12,30 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
-FORMAT = 1
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+FORMAT = 2
+"""Of manifests and ``*.run.json``. Format 1 had no seal; it is still read."""
+SEAL = "sha256"
 _META_KEY = "ddlib"
+
+
+_AGAIN = "Delete it and run the workflow again."
 
 
 class ArtifactError(ValueError):
@@ -47,19 +58,56 @@ def sha256_file(path: str | Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+class StorageError(OSError):
+    """A file of ours could not be written: no room, or no right to."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success it is flushed to disk and renamed, on any error removed."""
+    """Give a temporary path beside `path`; on success it is flushed to disk and renamed, on any error removed.
+
+    StorageError where the disk is full or may not be written.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            with open(temporary, "rb") as handle:
+                os.fsync(handle.fileno())
+            os.replace(temporary, path)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def storing(path: str | Path) -> Iterator[None]:
+    """An error of the storage while `path` is written, as one StorageError."""
     try:
-        yield temporary
-        with open(temporary, "rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno not in _FULL | _FORBIDDEN:
+            raise
+        raise StorageError(error.errno, _storage(path, error)) from error
+
+
+def _storage(path: str | Path, error: OSError) -> str:
+    """What to say of a file that could not be written."""
+    if error.errno in _FULL:
+        return (
+            f"{path} could not be written ({error.strerror}): the disk is full, or a quota is reached. Make room (make "
+            "du shows what takes it) and run again: what is finished stays, a job goes on from its checkpoint."
+        )
+    user = os.environ.get("USER") or f"user {os.getuid()}"
+    return (
+        f"{path} may not be written by {user} ({error.strerror}). Give yourself the right to, or work in a copy of the "
+        "results; nothing was changed."
+    )
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -98,8 +146,30 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ArtifactError(f"{path} does not exist. Let the workflow make it: snakemake --cores all {path}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path} is damaged ({error}). Delete it and run the workflow again.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ArtifactError(f"{path} is damaged ({error}). {_AGAIN}") from None
+
+
+def write_sealed(path: str | Path, value: Mapping[str, Any]) -> dict[str, Any]:
+    """Write `value` as JSON with its format and the digest of itself, atomically; return what was written."""
+    held = json.loads(canonical({**value, "format": FORMAT}))  # as it will be read: names of keys are text there
+    held.pop(SEAL, None)
+    sealed = {**held, SEAL: digest(held)}
+    write_json(path, sealed)
+    return sealed
+
+
+def read_sealed(path: str | Path) -> Any:
+    """Read what `write_sealed` wrote, or an unsealed file of format 1. ArtifactError if it is not as it was written."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ArtifactError(f"{path} is not a file of ours: it holds no JSON object. {_AGAIN}")
+    found = value.get(SEAL)
+    if found is None and value.get("format", 1) == 1:
+        return value
+    if found != digest({key: held for key, held in value.items() if key != SEAL}):
+        raise ArtifactError(f"{path} is not as it was written: its content does not have the digest it holds. {_AGAIN}")
+    return value
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any] | None = None) -> str:
@@ -107,11 +177,18 @@ def save_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor], meta: Ma
 
     The metadata stands in one key, sorted: several keys would come out in random order and change the bytes.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     plain = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
     with atomic_write(path) as temporary:
-        save_file(plain, temporary, metadata={_META_KEY: canonical(dict(meta or {}))})
+        try:
+            save_file(plain, temporary, metadata={_META_KEY: canonical(dict(meta or {}))})
+        except SafetensorError as error:  # its own name for what the system said
+            code = re.search(r"(?:code:|os error) (\d+)", str(error))
+            if code is None:
+                raise
+            raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
         found = sha256_file(temporary)
     return found
 
@@ -148,7 +225,7 @@ def load_tensors(
             names = handle.keys()
             tensors = {name: handle.get_tensor(name) for name in names}
             meta = json.loads((handle.metadata() or {}).get(_META_KEY, "{}"))
-    except (SafetensorError, json.JSONDecodeError) as error:
+    except (SafetensorError, json.JSONDecodeError, RecursionError) as error:
         raise ArtifactError(f"{path} is damaged ({error}). Delete it and run the workflow again.") from None
     return tensors, meta
 
@@ -172,25 +249,37 @@ def write_manifest(
     `files`: name -> path; `result`: deterministic facts about the content.
     """
     root = Path(path).parent
-    manifest = {
-        "format": FORMAT,
-        "kind": kind,
-        "spec": dict(spec),
-        "files": {name: describe_file(file, root) for name, file in files.items()},
-        "result": dict(result),
-    }
-    write_json(path, manifest)
-    return manifest
+    described = {name: describe_file(file, root) for name, file in files.items()}
+    return write_sealed(path, {"kind": kind, "spec": dict(spec), "files": described, "result": dict(result)})
 
 
 def read_manifest(path: str | Path, kind: str | None = None) -> dict[str, Any]:
     """Read a manifest and check its format and kind (the files it names are checked when they are loaded)."""
-    manifest = read_json(path)
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise ArtifactError(f"{path} is not a manifest of format {FORMAT}. Delete it and run the workflow again.")
+    manifest: dict[str, Any] = read_sealed(path)
+    if manifest.get("format") not in (1, FORMAT) or "files" not in manifest:
+        raise ArtifactError(f"{path} is not a manifest of format {FORMAT}. {_AGAIN}")
     if kind is not None and manifest.get("kind") != kind:
         raise ArtifactError(f"{path} is a manifest of kind {manifest.get('kind')!r}, not {kind!r}.")
+    for entry in manifest.get("files", {}).values():
+        if (named := PurePath(entry["path"])).is_absolute() or ".." in named.parts:
+            raise ArtifactError(f"{path} names {str(named)!r}, out of its own folder: it is none of ours. Delete it.")
     return manifest
+
+
+def check_file(path: str | Path, manifest: Mapping[str, Any], name: str) -> Path:
+    """Path of the file `name` of the manifest read from `path`, whose hash is checked: tables and pictures."""
+    entry = manifest["files"].get(name)
+    if entry is None:
+        raise ArtifactError(f"{path} does not say what its {name} is to hash to (made by an older ddlib?). {_AGAIN}")
+    file = Path(path).parent / str(entry["path"])
+    if not file.is_file():
+        raise ArtifactError(f"{file} does not exist. {path} names it: delete that to remake both.")
+    if (found := sha256_file(file)) != entry["sha256"]:
+        raise ArtifactError(
+            f"{file} is not the file its manifest describes (sha256 {found[:12]}.., expected "
+            f"{entry['sha256'][:12]}..). Delete it and {path} and run the workflow again."
+        )
+    return file
 
 
 def load_file(
@@ -207,9 +296,10 @@ def locked(path: str | Path, blocking: bool = True) -> Iterator[bool]:
 
     The kernel frees it when the process dies, however it dies.
     """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        with storing(path):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))

@@ -58,7 +58,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
             place += len(line)
             try:
                 event = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(event, dict) and "event" in event:
                 yield place, event

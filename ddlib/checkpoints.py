@@ -1,7 +1,7 @@
 """Where a long job is, on disk: killed at any moment and started again, it goes on from there.
 
 Two generations are kept, so that a file damaged by the kill leaves the one before; a checkpoint of another
-specification is never used. A lock keeps an orphan of a killed Snakemake and its successor apart.
+specification, or of other inputs, is never used. A lock keeps an orphan of a killed Snakemake and its successor apart.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ FOLDER = "checkpoints"
 class Checkpoint:
     """Checkpoints of one output of one specification.
 
-    `folder`/checkpoints/<output>.<spec hash>.{0,1}.safetensors; `seconds`: the least time between two savings.
+    `folder`/checkpoints/<output>.<spec hash>.{0,1}.safetensors; `seconds`: the least time between two savings;
+    `inputs`: a digest of what it is made from.
     """
 
     def __init__(
@@ -33,10 +34,11 @@ class Checkpoint:
         spec: Mapping[str, Any],
         seconds: float,
         say: Callable[[str], None] = print,
+        inputs: str = "",
     ) -> None:
         self.hash = digest(dict(spec))
         self.stem = Path(folder) / FOLDER / f"{output}.{self.hash[:16]}"
-        self.seconds, self.say = seconds, say
+        self.seconds, self.say, self.inputs = seconds, say, inputs
         self._generation, self._began, self._last = 0, time.monotonic(), time.monotonic()
         self.seconds_before = 0.0  # what earlier sessions spent on it, as of the checkpoint loaded
         self.execution: dict[str, Any] = {}  # how this session computes (threads, chunk, ...), kept beside the state
@@ -74,6 +76,9 @@ class Checkpoint:
             if meta.get("spec") != self.hash:
                 self.say(f"checkpoint not used: {path} belongs to another specification")
                 continue
+            if meta.get("inputs", self.inputs) != self.inputs:
+                self.say(f"checkpoint not used: {path} was begun with other inputs, which were made anew since")
+                continue
             found.append((tensors, meta))
         return max(found, key=lambda item: item[1]["generation"], default=None)
 
@@ -91,7 +96,7 @@ class Checkpoint:
         """Write the next generation over the one before the last."""
         self._generation += 1
         meta = {"spec": self.hash, "generation": self._generation, "facts": dict(facts), "seconds": self.spent}
-        meta |= {"execution": self.execution, "content": content_hash(tensors)}
+        meta |= {"inputs": self.inputs, "execution": self.execution, "content": content_hash(tensors)}
         save_tensors(self._file(self._generation), tensors, meta)
         self._last = time.monotonic()
 

@@ -7,15 +7,16 @@ Nothing here imports torch.
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import observers, presets, presets_students, progressive, protocol_settings, registry
+from . import extent, observers, plain, presets, presets_students, progressive, protocol_settings, registry
 from .dataset_settings import dataset_problems
 from .pool_settings import pool_problems, view_for, view_problems
-from .registry import NETWORKS, nearest
+from .registry import nearest
 from .settings import BOOLEAN, method_settings, settings_problems, size_problems
 from .view_settings import horizon_problems, window_problems
 
@@ -24,6 +25,7 @@ RESERVED = "__"
 # Names of folders stay what they are: there are classes called 00001.
 TEXTS = ("path", "weights", "class_list", "test_folder", "data_dir")
 _JUDGED = ("observers", "labels")
+MOST_SAID = 1000  # letters of a problem
 
 
 class ConfigError(ValueError):
@@ -41,20 +43,18 @@ def numeric(value: Any) -> Any:
         }
     if isinstance(value, list):
         return [numeric(item) for item in value]
-    if isinstance(value, str) and _NUMBER.fullmatch(value):
+    if isinstance(value, str) and len(value) < 100 and _NUMBER.fullmatch(value):
         number = float(value)
-        return int(value) if re.fullmatch(r"[+-]?\d+", value) else number
+        return int(value) if re.fullmatch(r"[+-]?\d+", value) else number if math.isfinite(number) else value
     return value
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """A YAML file as a map (empty file: empty map)."""
-    import yaml
-
+    """A YAML file as a map (empty file: empty map). ConfigError if it is none, or a key stands in it twice."""
     try:
-        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+        loaded = plain.load(path)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     if loaded is not None and not isinstance(loaded, dict):
         raise ConfigError(f"{path} must be a map of keys, not {type(loaded).__name__}")
     return loaded or {}
@@ -71,6 +71,8 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def resolve(raw: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
     """The checked configuration with defaults filled in. ConfigError with every problem found."""
+    if problems := plain.problems(dict(raw)):
+        raise ConfigError(_report(problems))
     config: dict[str, Any] = numeric(copy.deepcopy(dict(raw)))
     config.setdefault("pools", {})
     for table in ("masksets", "observers", "labels"):
@@ -88,8 +90,14 @@ def resolve(raw: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _report(problems: list[str]) -> str:
-    lines = "\n".join(f"  - {problem}" for problem in problems)
+    lines = "\n".join(f"  - {_line(problem)}" for problem in problems)
     return f"the configuration has {len(problems)} problem{'s' * (len(problems) > 1)}:\n{lines}"
+
+
+def _line(problem: str) -> str:
+    """A problem on one line, as signs that a terminal shows; of a long one the middle is left out."""
+    plain = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in problem)
+    return plain if len(plain) <= MOST_SAID else f"{plain[: MOST_SAID // 2]} ... {plain[-MOST_SAID // 2 :]}"
 
 
 def _schema_problems(config: Any, schema: Mapping[str, Any]) -> list[str]:
@@ -106,7 +114,7 @@ def _schema_problem(error: Any) -> list[str]:
         return [f"{where}: unknown key {key!r}; {nearest(key, known)}" for key in error.instance if key not in known]
     hint = BOOLEAN if isinstance(error.instance, bool) else ""
     if "propertyNames" in error.absolute_schema_path:
-        rule = "names are a-z, 0-9 and _, and begin with a letter or digit"
+        rule = "names are a-z, 0-9 and _, and begin with a letter or digit; 100 of them at most"
         return [f"{where}: {error.instance!r} is no name: {rule}{hint}"]
     if error.validator == "required":
         missing = [key for key in error.validator_value if key not in error.instance]
@@ -135,6 +143,7 @@ class _Checker:
         self.config = config
         self.found: list[str] = []
         self.sound_pools: set[str] = set()
+        self.sound_networks: set[str] = set()
 
     def problems(self) -> list[str]:
         self.names()
@@ -172,7 +181,7 @@ class _Checker:
         return {**self.config["networks"], **self.config["students"]}
 
     def refer(self, where: str, name: Any, table: Collection[str], what: str) -> bool:
-        if name in table:
+        if isinstance(name, str) and name in table:
             return True
         self.found.append(f"{where}: no {what} is called {name!r}; {nearest(name, table)}")
         return False
@@ -187,9 +196,12 @@ class _Checker:
             options = {key: value for key, value in entry.items() if key != "architecture"}
             needed = presets.NETWORK_DEFAULTS[entry["architecture"]]
             known = {**presets.NETWORK_OPTIONS.get(entry["architecture"], {}), **needed}
-            self.found += settings_problems(where, options, known)
+            problems = settings_problems(where, options, known)
             missing = [key for key, value in needed.items() if value == "" and not options.get(key)]
-            self.found += [f"{where}: key {key!r} is missing: {entry['architecture']} needs it" for key in missing]
+            problems += [f"{where}: key {key!r} is missing: {entry['architecture']} needs it" for key in missing]
+            self.found += problems
+            if not problems:
+                self.sound_networks.add(where.removeprefix("networks."))
 
     def students_of(self, where: str, name: str, datasets: Iterable[str]) -> None:
         """A group of students that are to be trained on images of data sets."""
@@ -250,7 +262,7 @@ class _Checker:
     def taught(self, where: str, protocols: Iterable[str], students: str, dataset: str) -> None:
         """Protocols whose settings go by the student, and know each of a group."""
         group, networks = self.config["students"].get(students, [students]), self.config["networks"]
-        known = {name: networks[name] for name in group if networks.get(name, {}).get("architecture") in NETWORKS}
+        known = {name: networks[name] for name in group if name in self.sound_networks}
         data = {"source": (entry := self.config["datasets"][dataset])["source"], "classes": entry["classes"]}
         for name in protocols:
             entry = self.config["protocols"].get(name, {})
@@ -267,7 +279,7 @@ class _Checker:
             self.refer(f"{where}.labels", name, [*presets_students.LABELS, *self.config["labels"]], "kind of labels")
 
     def observers(self, where: str, entry: dict[str, Any]) -> None:
-        self.found += observers.observer_problems(where, entry, self.config)
+        self.found += observers.observer_problems(where, entry, self.config, self.sound_pools)
 
     def labels(self, where: str, entry: dict[str, Any]) -> None:
         self.found += observers.label_problems(where, entry, self.config)
@@ -278,7 +290,8 @@ class _Checker:
         if "progressive" in entry and facts.get("stages"):  # what else an observer does, the stage's networks do
             facts = {**facts, "network": True, "pool": "required"}
         source = self.config["datasets"][entry["dataset"]]["source"]
-        self.found += settings_problems(f"{where}.settings", settings, defaults["default"])
+        wrong = settings_problems(f"{where}.settings", settings, defaults["default"])
+        self.found += wrong
         if not facts.get("partitionable", True) and (
             key := next((k for k in ("classes_per_phase", "budget") if k in entry), "")
         ):
@@ -291,6 +304,8 @@ class _Checker:
             self.found.append(
                 f"{where}.settings: speedup is a number of outer iterations by another name: give one of the two"
             )
+        if wrong:  # what goes by them is looked at when they are right
+            return
         resolved = method_settings(name, source, settings)
         beyond = [outer for outer in entry.get("evaluate_at", []) if outer >= resolved.get("outer_iterations", 0)]
         if beyond:
@@ -302,6 +317,7 @@ class _Checker:
         self.masks(where, entry, facts)
         if len(self.found) == before:
             self.budget(where, entry)
+            self.found += extent.problems(where, entry, resolved, self.config)
 
     def budget(self, where: str, entry: dict[str, Any]) -> None:
         """What is condensed together starts from the same networks."""
@@ -374,6 +390,6 @@ class _Checker:
                 self.config["experiments"][name] for name in entry["experiments"] if name in self.config["experiments"]
             ]
             self.students_of(where, entry["students"], [experiment["dataset"] for experiment in known])
-            for experiment in known:
+            for experiment in (held for held in known if held["dataset"] in self.config["datasets"]):
                 protocols = entry.get("protocols") or experiment["protocols"]
                 self.taught(where, protocols, entry["students"], experiment["dataset"])

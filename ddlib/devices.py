@@ -1,10 +1,11 @@
 """Leases a job its devices, so that no two jobs of a user ever compute on one GPU, and hides the others.
 
 Snakemake only counts (`--resources gpu=4`); which GPU is free is known by the kernel: a job holds a `flock` on one file
-per GPU, in a folder of the host, and loses it however it dies. Take the lease before CUDA is initialised: it works
-through CUDA_VISIBLE_DEVICES. The GPUs to choose from: the machine setting `devices` (nvidia-smi's numbers), else an
-inherited CUDA_VISIBLE_DEVICES, else all that nvidia-smi lists. Inside a SLURM job what SLURM granted comes first, and
-the lease is among the processes of that job step. Leases are per user: GPUs that users share need `devices` or SLURM.
+per GPU, in a folder of the host, and loses it however it dies. Jobs that wait are served in turn, the dead passed over.
+Take the lease before CUDA is initialised: it works through CUDA_VISIBLE_DEVICES. The GPUs to choose from: the machine
+setting `devices` (nvidia-smi's numbers), else an inherited CUDA_VISIBLE_DEVICES, else all that nvidia-smi lists. Inside
+a SLURM job what SLURM granted comes first, and the lease is among the processes of that job step. Leases are per user:
+GPUs that users share need `devices` or SLURM.
 """
 
 import os
@@ -96,7 +97,11 @@ def lease(
             f"Start Snakemake with --resources gpu={len(pool)}, or name more GPUs (machine setting devices)"
         )
     _refuse_initialised_cuda()
-    held = _wait(locks, pool, gpus, say)
+    try:
+        held = _wait(locks, pool, gpus, say)
+    except BaseException:
+        locks.close()  # or an interrupted cell of a notebook would keep its place in the queue
+        raise
     names = " + ".join(sorted({gpu.name for gpu in held}))
     ids = tuple(gpu.visible for gpu in held)
     return Lease("cuda", names if gpus == 1 else f"{gpus} x {names}", ids, ",".join(ids), locks)
@@ -155,15 +160,16 @@ def _find(word: str, installed: list[Gpu], source: str) -> Gpu:
 
 
 def _wait(locks: Locks, pool: list[Gpu], gpus: int, say: Callable[[str], object]) -> list[Gpu]:
-    """All GPUs at once or none: hold the first free ones as soon as there are enough."""
+    """All GPUs at once or none: hold the first free ones as soon as there are enough, and it is this job's turn."""
     by_name = {_lock_name(gpu): gpu for gpu in pool}
     started = said = time.monotonic()
-    while (names := locks.take(list(by_name), gpus)) is None:
+    while (names := locks.take(list(by_name), gpus, queue=True)) is None:
         now = time.monotonic()
         if said == started or now - said >= SAY_AGAIN_S:
             holders = ", ".join(locks.holders(list(by_name))) or "others"
             need = "a free GPU" if gpus == 1 else f"{gpus} free GPUs"
-            say(f"waiting for {need} of {len(pool)} for {now - started:.0f} s; held by process {holders}")
+            first = f"; before it waits process {', '.join(ahead)}" if (ahead := locks.ahead(list(by_name))) else ""
+            say(f"waiting for {need} of {len(pool)} for {now - started:.0f} s; held by process {holders}{first}")
             said = now
         time.sleep(POLL_S)
     return [by_name[name] for name in names]

@@ -88,6 +88,7 @@ class Events(NullEvents):
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._warned = False
+        self._torn = False  # a kill or a full disk cut the last line: the next one begins on a line of its own
 
     def start(
         self,
@@ -104,7 +105,7 @@ class Events(NullEvents):
         known = digest(dict(spec))
         former = [a for a in read_attempts(self.path) if a.spec_hash == known and not a.is_finished] if resumed else []
         attempt = former[-1].id if former else secrets.token_hex(4)
-        self._close_torn_line()
+        self._torn = self._is_torn()
         self._put(
             "start",
             rule=rule,
@@ -120,12 +121,13 @@ class Events(NullEvents):
         )
         return attempt
 
-    def _close_torn_line(self) -> None:
-        if self.path.is_file() and self.path.stat().st_size:
-            with open(self.path, "rb+") as handle:
-                handle.seek(-1, os.SEEK_END)
-                if handle.read(1) != b"\n":
-                    handle.write(b"\n")
+    def _is_torn(self) -> bool:
+        """Whether the last line has no end: a kill or a full disk cut it."""
+        if not self.path.is_file() or not self.path.stat().st_size:
+            return False
+        with open(self.path, "rb") as handle:
+            handle.seek(-1, os.SEEK_END)
+            return handle.read(1) != b"\n"
 
     def _put(self, event: str, **values: Any) -> None:
         line = canonical({"time": round(time.time(), 3), "event": event, **values}) + "\n"
@@ -133,7 +135,9 @@ class Events(NullEvents):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             try:
-                os.write(handle, line.encode())
+                found = (b"\n" if self._torn else b"") + line.encode()
+                written = os.write(handle, found)
+                self._torn = written < len(found) and (written > 0 or self._torn)
             finally:
                 os.close(handle)
         except OSError as error:

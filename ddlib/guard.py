@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,26 @@ def disagreement(path: str | Path, spec: Mapping[str, Any]) -> str | None:
     if not found:
         return None
     return f"{path}: {'; '.join(found[:SHOWN_DIFFERENCES])}{_more(found, SHOWN_DIFFERENCES)}"
+
+
+def outdated(outputs: Iterable[str], inputs: Iterable[str]) -> str | None:
+    """Which existing output is older than which existing input, as Snakemake judges it (None: none is)."""
+    made = {path: os.stat(path).st_mtime for path in outputs if os.path.exists(path)}
+    given = {path: os.stat(path).st_mtime for path in inputs if os.path.exists(path)}
+    if not made or not given:
+        return None
+    oldest, newest = min(made, key=made.__getitem__), max(given, key=given.__getitem__)
+    return f"{oldest} is older than {newest}" if given[newest] > made[oldest] else None
+
+
+def wrong_order(older: str) -> str:
+    """What to say of results without a record that are older than what they are made from."""
+    return (
+        f"Snakemake has no record of how these results were made, and by its time {older}, which it is made from.\n"
+        "Were they copied here, without their times and without .snakemake? Then put the times of all results in order "
+        "with: make adopt FILE=results\n"
+        "Was what they are made from changed since? Then delete the older ones, to have them made anew."
+    )
 
 
 def _more(found: list[str], shown: int) -> str:

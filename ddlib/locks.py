@@ -2,14 +2,21 @@
 
 Locks are `flock`s on files of one folder, `/tmp/ddlib-<uid>` unless DDLIB_LOCK_DIR says otherwise. Not XDG_RUNTIME_DIR
 (it goes at logout, while jobs run on) nor TMPDIR (Snakemake sets it per job): all processes must meet in one place.
-Files are never deleted; a lock on the folder itself keeps systemd-tmpfiles from doing so.
+Files of locks are never deleted; a lock on the folder itself keeps systemd-tmpfiles from doing so.
+
+Those that wait stand in a queue, or a job of two GPUs would wait for ever while others take each GPU that becomes free.
+A place is a file too, locked by who waits: one that is not locked is that of a dead process, and is removed.
 """
 
+import contextlib
 import fcntl
+import json
 import os
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 STAMPS_KEPT_S = 30 * 24 * 3600.0
 
@@ -24,7 +31,7 @@ def lock_folder(given: Path | None = None) -> Path:
 
 
 class Locks:
-    """Takes several locks of a kind at once or none; `close` or the end of the process frees them.
+    """Takes several locks of a kind at once or none, in turn; `close` or the end of the process frees them.
 
     A forked child keeps them alive (one that executes another program does not), so that a GPU is not given away under
     the workers of a killed job.
@@ -35,33 +42,87 @@ class Locks:
         self._in_use = os.open(self.folder, os.O_RDONLY)
         fcntl.flock(self._in_use, fcntl.LOCK_SH)
         self._held: dict[str, int] = {}
+        self._place: tuple[Path, int] | None = None  # in the queue: the file and its handle
 
-    def take(self, names: list[str], count: int) -> list[str] | None:
-        """Lock the first `count` free ones of `names`; None (and nothing held) if fewer are free."""
-        gate = self._open("allocator")
-        try:
-            fcntl.flock(gate, fcntl.LOCK_EX)
+    def take(self, names: list[str], count: int, queue: bool = False) -> list[str] | None:
+        """Lock the first `count` free ones of `names` that nobody waits for longer; None (and nothing held) if fewer
+        are free. With `queue`, who gets None waits from then on, until it gets them or closes."""
+        with self._alone():
+            wanted: set[str] = set()
+            for waiting in self._ahead():
+                wanted.update(waiting["names"])
+                if wanted.issuperset(names):
+                    break
             for name in names:
-                if len(self._held) < count:
+                if len(self._held) < count and name not in wanted:
                     self._try(name)
             if len(self._held) == count:
+                self._leave_queue()
                 return list(self._held)
             self._free()
+            if queue and self._place is None:
+                self._queue(names)
             return None
-        finally:
-            os.close(gate)
 
     def holders(self, names: list[str]) -> list[str]:
-        """Process ids noted by those that hold or last held the locks: for messages."""
-        paths = [self._path(name) for name in names]
-        return sorted({path.read_text().strip() for path in paths if path.exists()} - {""})
+        """Process ids of those that hold the locks, as they noted them: for messages."""
+        with self._alone():
+            paths = [self._path(name) for name in names]
+            return sorted({path.read_text().strip() for path in paths if path.exists() and _is_locked(path)} - {""})
+
+    def ahead(self, names: list[str]) -> list[str]:
+        """Process ids of those that wait longer for some of the locks."""
+        with self._alone():
+            return [str(waiting["pid"]) for waiting in self._ahead() if not {*names}.isdisjoint(waiting["names"])]
 
     def close(self) -> None:
-        """Free all."""
+        """Free all, and wait no more."""
         self._free()
+        if self._place is not None:
+            with self._alone():
+                self._leave_queue()
         if self._in_use >= 0:
             os.close(self._in_use)
             self._in_use = -1
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep others from looking meanwhile."""
+        gate = self._open("allocator")
+        try:
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(gate)
+
+    def _queue(self, names: list[str]) -> None:
+        """Stand behind all that wait."""
+        last = max((int(path.stem.rpartition("-")[2]) for path in self._places()), default=0)
+        path = self.folder / f"{self.kind}-{last + 1:09d}.waits"
+        self._place = path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._place[1], fcntl.LOCK_EX)
+        os.pwrite(self._place[1], json.dumps({"pid": os.getpid(), "names": names}).encode(), 0)
+
+    def _leave_queue(self) -> None:
+        if self._place is not None:
+            path, handle = self._place
+            path.unlink(missing_ok=True)
+            fcntl.flock(handle, fcntl.LOCK_UN)
+            os.close(handle)
+            self._place = None
+
+    def _places(self) -> list[Path]:
+        return sorted(self.folder.glob(f"{self.kind}-*.waits"))
+
+    def _ahead(self) -> Iterator[dict[str, Any]]:
+        """What those wait for that came before, the longest first. The places of dead processes are removed."""
+        for path in self._places():
+            if self._place is not None and path == self._place[0]:
+                return
+            if _is_locked(path):
+                yield json.loads(path.read_text())
+            else:
+                path.unlink()
 
     def _try(self, name: str) -> None:
         handle = self._open(name)
@@ -85,6 +146,17 @@ class Locks:
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{self.kind}-{re.sub(r'[^A-Za-z0-9.-]', '_', name)}.lock"
+
+
+def _is_locked(path: Path) -> bool:
+    handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
 
 
 def once(note: str, folder: Path | None = None) -> bool:

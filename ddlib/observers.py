@@ -12,7 +12,7 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from . import presets_students
@@ -62,8 +62,10 @@ def scored(entry: Mapping[str, Any]) -> dict[str, int] | None:
 # ---- what is wrong --------------------------------------------------------------------------------------------------
 
 
-def observer_problems(where: str, entry: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
-    """What is wrong with an observer."""
+def observer_problems(
+    where: str, entry: Mapping[str, Any], config: Mapping[str, Any], sound_pools: Collection[str]
+) -> list[str]:
+    """What is wrong with an observer. `sound_pools`: names of the pools nothing is wrong with."""
     if ("pool" in entry) is ("weights" in entry):
         both = "both" if "pool" in entry else "neither"
         return [f"{where}: it has {both} of `pool` (a checkpoint of ours) and `weights` (a file): give one of the two"]
@@ -72,6 +74,8 @@ def observer_problems(where: str, entry: Mapping[str, Any], config: Mapping[str,
             return [f"{where}.{beside[0]}: it is the pool's: leave it out"]
         if entry["pool"] not in config["pools"]:
             return [f"{where}.pool: no pool is called {entry['pool']!r}; {nearest(entry['pool'], config['pools'])}"]
+        if entry["pool"] not in sound_pools:
+            return []  # said of the pool itself
         return _epoch_problems(f"{where}.epoch", entry, config["pools"][entry["pool"]])
     found = [f"{where}: key {key!r} is missing" for key in ("dataset", "network", "accuracy") if key not in entry]
     found += [f"{where}.{key}: it is of a pool: leave it out" for key in ("member", "epoch") if key in entry]
@@ -87,10 +91,7 @@ def observer_problems(where: str, entry: Mapping[str, Any], config: Mapping[str,
 
 
 def _epoch_problems(where: str, entry: Mapping[str, Any], pool: Mapping[str, Any]) -> list[str]:
-    try:
-        there = kept_epochs(pool.get("snapshots", "all"), training(pool, 0)["epochs"])
-    except (KeyError, ValueError):  # said of the pool itself
-        return []
+    there = kept_epochs(pool.get("snapshots", "all"), training(pool, 0)["epochs"])
     epoch = entry.get("epoch", "last")
     if epoch == "last" or epoch in there:
         return []

@@ -16,6 +16,8 @@ BLOCK = "results/pool/{pool}/block{block}"
 OBSERVER = "results/observers/{observer}/observer"
 SCORES = "results/scores/{dataset}/{observer}/mipc{mipc}_crops{crops}_factor{factor}/seed{seed}/scores"
 VIEW = "results/views/{experiment}/ipc{ipc}/seed{seed}/selection"
+# Outer iterations whose masks lie in one file.
+MASKS_A_CHUNK = 100
 MASKS = "results/masks/{maskset}/seed{seed}/chunk{chunk}"
 PHASE = "results/condensed/{experiment}/per{per}/seed{seed}/stage{stage}/phase{phase}"
 # Networks conditioned on the stages before one, and which of their checkpoints it starts from.

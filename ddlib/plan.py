@@ -20,6 +20,7 @@ from .paths import (
     LABELS,
     MANIFESTS,
     MASKS,
+    MASKS_A_CHUNK,
     OBSERVER,
     SELECTED,
     SET,
@@ -30,7 +31,7 @@ from .paths import (
 )
 from .progressive import name_of
 from .registry import versions
-from .specs import MASKS_A_CHUNK, Spec
+from .specs import Spec
 
 # What a suite shows: the method's images, those it begins with, random real ones, and all of them.
 IMAGES = ("method", "initial", "random", "whole")

@@ -15,7 +15,7 @@ from .view_settings import epoch_problems, listed
 
 # Of a recipe, what all members of a pool share: which files a member has depends on it, or it is a list itself.
 SHARED = ("epochs", "record_events", "decay_at", "score_snapshots")
-_RANGE = re.compile(r"(\d+)-(\d+)")
+_RANGE = re.compile(r"(\d{1,6})-(\d{1,6})")
 
 
 def training(pool: Mapping[str, Any], member: int) -> dict[str, Any]:

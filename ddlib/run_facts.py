@@ -23,11 +23,14 @@ def run_key(attempt: Attempt) -> str:
 
 
 def run_name(attempt: Attempt) -> str:
-    """Such as `condense digits_idc ipc10 seed0`; stage and phase only where they are not the first."""
+    """Such as `condense digits_idc ipc10 seed0`, `set ...` of what is merged, an evaluation with its protocol and
+    students; stage and phase only where they are not the first, labels where they are not the classes.
+    """
     tags = run_tags(attempt)
-    words = [tags["rule"], *(tags[key] for key in ("experiment",) if key in tags)]
-    for key, shown in (("ipc", "ipc"), ("seed", "seed"), ("block", "block")):
-        words += [f"{shown}{tags[key]}"] if key in tags else []
+    words = ["set" if tags["rule"] == "merge" else tags["rule"], *(tags[key] for key in ("experiment",) if key in tags)]
+    words += [f"{key}{tags[key]}" for key in ("ipc", "seed", "at", "block") if key in tags]
+    words += [tags["labels"]] if tags.get("labels", "hard") != "hard" else []
+    words += [tags[key] for key in ("protocol", "students") if key in tags and tags["rule"] == "evaluate"]
     for key in ("stage", "phase"):
         words += [f"{key}{tags[key]}"] if tags.get(key, "0") != "0" else []
     return " ".join(words)
@@ -74,6 +77,30 @@ def moving_tags(events: list[dict[str, Any]]) -> dict[str, str]:
             words = {key: value for key, value in event["summary"].items() if not _is_number(value)}
             tags.update(flatten(words))
     return tags
+
+
+def means(attempt: Attempt) -> dict[str, float]:
+    """`accuracy_mean/<network>` of a finished evaluation: over its repeats, each once however often it was told."""
+    if attempt.first["rule"] != "evaluate" or not attempt.is_finished:
+        return {}
+    found: dict[str, dict[int, float]] = {}
+    for _, event in attempt.lines:
+        for key, value in event["values"].items() if event["event"] == "metric" else ():
+            found.setdefault(name(key), {})[event["step"]] = float(value)
+    scores = {key: list(repeats.values()) for key, repeats in found.items() if key.startswith("accuracy/")}
+    return {key.replace("/", "_mean/", 1): sum(each) / len(each) for key, each in scores.items()}
+
+
+def on_its_set(attempt: Attempt) -> tuple[dict[str, str], dict[str, float]]:
+    """(parameters, metrics) of a job that the run of its set shows as well: the settings of a condensation (its first
+    stage and phase), the mean accuracies of an evaluation as `accuracy/<labels>/<protocol>/<network>`.
+    """
+    tags, spec = run_tags(attempt), attempt.first["spec"]
+    if tags["rule"] == "condense" and (tags.get("stage", "0"), tags.get("phase", "0")) == ("0", "0"):
+        shown = {key: spec[key] for key in ("settings", "network", "masks", "dataset") if key in spec}
+        return dict(flatten(shown)), {}
+    place = "/".join(tags.get(key, "") for key in ("labels", "protocol"))
+    return {}, {key.replace("_mean/", f"/{place}/", 1): value for key, value in means(attempt).items()}
 
 
 def settings(event: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from . import presets
 from .registry import NETWORKS, SOURCES, nearest
 
+MOST, MOST_EPOCHS = 10**7, 10**5
 BOOLEAN = " (YAML reads off, no and false alike: quote the word)"
 
 
@@ -47,6 +48,9 @@ def type_problem(where: str, value: Any, default: Any) -> str | None:
     if fits:
         return None
     hint = BOOLEAN if isinstance(value, bool) else ""
+    if value is None:
+        nothing = "nothing is given (YAML reads null, ~ and a lone key so)"
+        return f"{where}: {nothing}: it must be a {wanted.__name__} such as {default!r}"
     return f"{where}: {value!r} is a {type(value).__name__}, it must be a {wanted.__name__} such as {default!r}{hint}"
 
 
@@ -87,8 +91,10 @@ def size_problems(where: str, networks: Mapping[str, Mapping[str, Any]], dataset
 
 
 def _number_problem(where: str, key: str, value: float) -> str | None:
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         return f"{where}: {value} is no number to work with"
+    if value > (most := MOST_EPOCHS if key == "epochs" else MOST):
+        return f"{where}: {value} is more than {most}: no training takes so many"
     if value < 0:
         return f"{where}: {value} is negative"
     if value == 0 and key in presets.POSITIVE:

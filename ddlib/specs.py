@@ -12,12 +12,10 @@ from typing import Any
 
 from . import observers, pool_settings, presets, presets_students, progressive, protocol_settings, registry
 from .experiments import Experiments
-from .paths import budgets, leading
+from .paths import MASKS_A_CHUNK, budgets, leading
 from .registry import versions
 
 Spec = dict[str, Any]
-# Outer iterations whose masks lie in one file.
-MASKS_A_CHUNK = 100
 
 
 class Specs(Experiments):

@@ -10,14 +10,14 @@ labels that a teacher makes while students train take none (but the teacher).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ddlib.artifacts import read_json
+from ddlib.artifacts import check_file, read_manifest, read_sealed
 
 COLUMNS = [
     "suite", "dataset", "experiment", "method", "ipc", "labels", "protocol", "network", "outer_iteration",
@@ -27,6 +27,10 @@ COLUMNS = [
 COSTS = ["device_seconds", "pool_seconds", "peak_memory_mb"]
 KEYS = ["experiment", "ipc", "labels", "protocol", "network", "outer_iteration"]
 INTERVAL_FROM = 5
+NOTE = (
+    "accuracy: share of test images, last epoch, mean +- deviation over n = distillation seeds x students. "
+    "vs random: against random real images, paired by seed; an interval is given from 5 distillation seeds on."
+)
 PUBLISHED = Path(__file__).with_name("published.csv")
 
 
@@ -45,16 +49,18 @@ def table(suite: str, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def read(path: str | Path) -> pd.DataFrame:
-    """A table as it was written."""
-    found = pd.read_csv(path)
+    """A table as it was written. ArtifactError if it is not the one that the manifest beside it describes."""
+    manifest = Path(path).with_suffix(".json")
+    found = pd.read_csv(check_file(manifest, read_manifest(manifest, "table"), "table"))
     return found.assign(ipc=found["ipc"].astype("Int64"))
 
 
 def _scores(row: Mapping[str, Any]) -> pd.DataFrame:
     """Every student of one cell, with the cell's names and costs."""
-    students = pd.read_csv(f"{row['stem']}.csv")
-    runs = [read_json(path) for path in row["runs"]]
-    card = read_json(row["card"][0])["result"] if row["card"] else {"image_bytes": pd.NA}
+    scored = f"{row['stem']}.json"
+    students = pd.read_csv(check_file(scored, read_manifest(scored, "evaluation"), "table"))
+    runs = [read_sealed(path) for path in row["runs"]]
+    card = read_manifest(row["card"][0], "set")["result"] if row["card"] else {"image_bytes": pd.NA}
     names = {
         key: row[key]
         for key in (
@@ -75,9 +81,9 @@ def _scores(row: Mapping[str, Any]) -> pd.DataFrame:
         "outer_iteration": int(row["at"][2:-1]) if row["at"] else row["outer"],
         "device_seconds": sum(_spent(run, row["at"]) for run in runs),
         "peak_memory_mb": max((run["peak_memory_mb"] for run in runs), default=0.0),
-        "pool_seconds": sum(read_json(path)["seconds"] for path in row["pool_runs"]),
+        "pool_seconds": sum(read_sealed(path)["seconds"] for path in row["pool_runs"]),
         "image_bytes": card["image_bytes"],
-        "label_bytes": read_json(row["label_file"])["result"]["bytes"] if "label_file" in row else 0,
+        "label_bytes": read_manifest(row["label_file"], "labels")["result"]["bytes"] if "label_file" in row else 0,
     }
     return students.assign(**names, **costs)
 
@@ -142,7 +148,11 @@ def text(found: pd.DataFrame) -> str:
     """The table for people: percentages, one line a row, blocks by data set, protocol and network."""
     if found.empty:
         return "nothing has been evaluated yet"
-    blocks = []
+    return "\n\n".join([*(f"{head}\n{shown.to_string(index=False)}" for head, shown in blocks(found)), NOTE])
+
+
+def blocks(found: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """(heading, rows in percent) by data set, protocol, labels and network."""
     for (dataset, protocol, labels, network), block in found.groupby(
         ["dataset", "protocol", "labels", "network"], sort=False
     ):
@@ -160,13 +170,7 @@ def text(found: pd.DataFrame) -> str:
                 "published": ["" if pd.isna(value) else f"{value:.1%}" for value in block.published],
             }
         )
-        head = f"{dataset}, protocol {protocol}, {labels} labels, network {network}"
-        blocks.append(f"{head}\n{shown.to_string(index=False)}")
-    note = (
-        "accuracy: share of test images, last epoch, mean +- deviation over n = distillation seeds x students. "
-        "vs random: against random real images, paired by seed; an interval is given from 5 distillation seeds on."
-    )
-    return "\n\n".join([*blocks, note])
+        yield f"{dataset}, protocol {protocol}, {labels} labels, network {network}", shown
 
 
 def _percent(mean: float, std: float) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ddlib.artifacts import canonical, locked
-from ddlib.importer import BYTES, KEY, Importer, Run
+from ddlib.importer import BYTES, KEY, Importer, Labels, Run
 
 EXPERIMENT = "ddlib"
 _ENVIRONMENT = {
@@ -29,6 +29,11 @@ _ENVIRONMENT = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+}
+_ABOUT = {
+    "mlflow.experimentKind": "custom_model_development",  # its page opens on runs, not on traces of language models
+    "mlflow.note.content": "Runs of ddlib, brought here from results/events. What to type into the search box, and what"
+    " the tags mean: docs/mlflow.md.",
 }
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "stopped": "KILLED"}
 _FOREIGN = ("mlflow", "sqlalchemy", "alembic", "requests", "urllib3", "sqlite3")
@@ -58,18 +63,19 @@ def import_events(
     every_s: float = 5.0,
     say: Callable[[str], None] = print,
     stop: Callable[[], bool] = lambda: False,
+    labels: Labels = lambda output, spec_hash: {},
 ) -> int:
     """Bring new events into MLflow at `uri` (None: do nothing); return how many. A second importer at once leaves.
 
     `follow`: go on every `every_s` seconds until `stop()`; another importer or a dead server is then waited for.
-    TrackingError (without `follow`) if MLflow can't be reached or used.
+    `labels`: what the plan knows of a run. TrackingError (without `follow`) if MLflow can't be reached or used.
     """
     count, said = 0, ""
     while uri is not None:
         trouble = f"another importer is at work on {results}: it brings these events in."
         with locked(Path(results, ".mlflow.lock"), blocking=False) as mine:
             try:
-                for new in _updates(results, uri, every_s if follow else None, say, stop) if mine else ():
+                for new in _updates(results, uri, every_s if follow else None, say, stop, labels) if mine else ():
                     count, said, trouble = count + new, "", ""
             except TrackingError as error:
                 if not follow:
@@ -85,11 +91,16 @@ def import_events(
 
 
 def _updates(
-    results: str | Path, uri: str, every_s: float | None, say: Callable[[str], None], stop: Callable[[], bool]
+    results: str | Path,
+    uri: str,
+    every_s: float | None,
+    say: Callable[[str], None],
+    stop: Callable[[], bool],
+    labels: Labels,
 ) -> Iterator[int]:
     """Events added by one import after the other (only one if `every_s` is None)."""
     with _explained(uri):
-        importer = Importer(results, MlflowStore(results, uri), say)
+        importer = Importer(results, MlflowStore(results, uri), say, labels)
         yield importer.update()
         while every_s is not None and not stop():
             time.sleep(every_s)
@@ -112,12 +123,16 @@ def prepare(results: str | Path, uri: str) -> tuple[Any, str]:
         remote = uri.startswith(("http://", "https://", "databricks"))
         place = None if remote else (Path(results).resolve() / "mlruns").as_uri()
         number = found.experiment_id if found is not None else client.create_experiment(EXPERIMENT, place)
+        held = found.tags if found is not None else {}
+        for key, value in _ABOUT.items():
+            if held.get(key) != value:
+                client.set_experiment_tag(number, key, value)
     return client, str(number)
 
 
 def shown(uri: str) -> str:
     """`uri` without user name and password."""
-    return re.sub(r"//[^/@]*@", "//", uri)
+    return re.sub(r"//[^/\s]*@", "//", uri)
 
 
 def _knock(uri: str) -> None:
@@ -127,7 +142,7 @@ def _knock(uri: str) -> None:
     except urllib.error.HTTPError:
         return
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise TrackingError(f"no MLflow server answers at {shown(uri)} ({error}). {_KEPT}") from None
+        raise TrackingError(f"no MLflow server answers at {shown(uri)} ({shown(str(error))}). {_KEPT}") from None
 
 
 @contextlib.contextmanager
@@ -140,7 +155,7 @@ def _explained(uri: str) -> Iterator[None]:
         if ours and not isinstance(error, OSError):
             raise
         words = str(error).strip().splitlines() or [type(error).__name__]
-        raise TrackingError(f"MLflow at {shown(uri)} can't be used: {words[0][:300]} {_KEPT}") from error
+        raise TrackingError(f"MLflow at {shown(uri)} can't be used: {shown(words[0])[:300]} {_KEPT}") from error
 
 
 class MlflowStore:
@@ -184,9 +199,17 @@ class MlflowStore:
         for part in _parts([RunTag(*item) for item in (tags or {}).items()], 100):
             self.client.log_batch(run.id, tags=part)
 
-    def artifact(self, run: Run, path: Path, kind: str) -> None:
-        """Copy a file into the run's folder `kind`."""
+    def artifact(self, run: Run, path: Path, kind: str, time_ms: int) -> None:
+        """Copy a file into the run's folder `kind`; a preview also to where the pages compare images (`images/`)."""
         self.client.log_artifact(run.id, str(path), kind)
+        if kind == "preview":
+            import mlflow
+
+            try:
+                picture = mlflow.Image(str(path))
+            except OSError:  # no picture, or a damaged one: it is there as a file, as it is
+                return
+            self.client.log_image(run.id, picture, key=kind, step=0, timestamp=time_ms)
 
     def dataset(self, run: Run, event: Mapping[str, Any]) -> None:
         """Say which data it used, by our digest (MLflow keeps 36 characters, we give 32)."""
@@ -208,7 +231,8 @@ def _run(run: Any) -> Run:
     tags, deleted = run.data.tags, run.info.lifecycle_stage == "deleted"
     state, superseded = tags.get("status", ""), tags.get("superseded", "")
     done = int(tags.get(BYTES, 0))
-    return Run(run.info.run_id, tags["output"], tags[KEY], deleted, done, state, superseded, set(run.data.params))
+    held = set(run.data.params), dict(tags)
+    return Run(run.info.run_id, tags["output"], tags[KEY], deleted, done, state, superseded, *held)
 
 
 def _parts(items: list[Any], size: int) -> Iterator[list[Any]]:

@@ -103,16 +103,26 @@ def test_manifests_say_what_they_are_and_move_with_their_folder(tmp_path: Path) 
     (tmp_path / "a").mkdir()
     save_tensors(tmp_path / "a" / "x.safetensors", {"a": torch.ones(1)})
     path = tmp_path / "a" / "m.json"
-    made = write_manifest(path, "phase", {"b": 2}, {"x": tmp_path / "a" / "x.safetensors"}, {"losses": [1.0]})
+    by = {number: (0.1, number) for number in range(12)}  # read back as text, in another order
+    made = write_manifest(path, "phase", {"b": 2}, {"x": tmp_path / "a" / "x.safetensors"}, {"losses": [1.0], "by": by})
     assert made["files"]["x"]["path"] == "x.safetensors"
     (tmp_path / "a").rename(tmp_path / "moved")
     path = tmp_path / "moved" / "m.json"
     assert load_file(path, read_manifest(path, "phase"), "x")[0]["a"].item() == 1
     with pytest.raises(ArtifactError, match="of kind 'phase', not 'set'"):
         read_manifest(path, "set")
-    write_json(path, {**made, "format": 99})
-    with pytest.raises(ArtifactError, match="not a manifest of format 1"):
+    later = {key: value for key, value in made.items() if key != "sha256"} | {"format": 99}
+    write_json(path, {**later, "sha256": digest(later)})
+    with pytest.raises(ArtifactError, match="not a manifest of format 2"):
         read_manifest(path)
+    write_json(path, {**made, "result": {"losses": [2.0]}})
+    with pytest.raises(ArtifactError, match="not as it was written"):
+        read_manifest(path)
+    write_json(path, {key: value for key, value in made.items() if key != "sha256"})
+    with pytest.raises(ArtifactError, match="not as it was written"):
+        read_manifest(path)
+    write_json(path, {key: value for key, value in made.items() if key != "sha256"} | {"format": 1})
+    assert read_manifest(path, "phase")["result"] == made["result"]  # as an older ddlib wrote it, without a seal
     for content in ("[1]", '{"format": 1', "\x00"):
         path.write_text(content)
         with pytest.raises(ArtifactError, match="run the workflow again"):
@@ -128,7 +138,7 @@ def test_a_manifest_is_plain_json_the_same_every_time(tmp_path: Path) -> None:
         write_manifest(tmp_path / "m.json", "k", spec, {"f": tmp_path / "f"}, {"r": None})
         texts.append((tmp_path / "m.json").read_text())
     assert texts[0] == texts[1]
-    assert set(json.loads(texts[0])) == {"format", "kind", "spec", "files", "result"}
+    assert set(json.loads(texts[0])) == {"format", "kind", "spec", "files", "result", "sha256"}
 
 
 def test_a_lock_is_held_by_one_and_freed_by_death(tmp_path: Path) -> None:

@@ -271,9 +271,10 @@ def test_the_table_has_seconds_until_a_snapshot(tmp_path, monkeypatch):
     found = plan(together(experiments={"a": {"evaluate_at": [1], "classes_per_phase": 5}}))
     cells = [row for row in rows(found.groups("a")) if row["experiment"] == "a"]
     for cell in cells:
-        write_json(f"{cell['stem']}.json", {})
         score = {"network": "small", "repeat": 0, "accuracy": 0.5, "train_images": 10, "steps": 1}
+        Path(cell["stem"]).parent.mkdir(parents=True, exist_ok=True)
         pd.DataFrame([score]).to_csv(f"{cell['stem']}.csv", index=False)
+        write_manifest(f"{cell['stem']}.json", "evaluation", {}, {"table": f"{cell['stem']}.csv"}, {})
         for path in cell["card"]:
             write_manifest(path, "set", {}, {}, {"image_bytes": 2560})
         for path, until in zip(cell["runs"], (20.0, 25.0), strict=True):

@@ -173,3 +173,25 @@ def test_how_a_session_computed_is_kept_beside_its_state(tmp_path: Path) -> None
     checkpoint.save({"x": torch.zeros(2)}, {"step": 1})
     assert Checkpoint(tmp_path, "out", {"a": 1}, 0).former_execution() == {"threads": 3, "class_chunk": 5}
     assert Checkpoint(tmp_path, "out", {"a": 2}, 0).former_execution() == {}
+
+
+def test_one_of_other_inputs_is_refused_and_written_over(tmp_path: Path) -> None:
+    """A job's inputs were made anew, and otherwise, while it was dead."""
+    said: list[str] = []
+
+    def of(inputs: str) -> Checkpoint:
+        return Checkpoint(tmp_path, "out", SPEC, 0, say=said.append, inputs=inputs)
+
+    for step in (1, 2):
+        of("data").save({"x": torch.zeros(1)}, {"step": step})
+    assert not said
+    assert of("other data").load() is None
+    assert of("other data").former_execution() == {}
+    assert "begun with other inputs" in said[0]
+    fresh = of("other data")
+    fresh.save({"x": torch.ones(1)}, {"step": 9})
+    found = of("other data").load()
+    assert found is not None
+    assert found[1] == {"step": 9}
+    fresh.discard()
+    assert not files(tmp_path)

@@ -164,6 +164,37 @@ def test_all_or_nothing(host):
         assert locks.Locks("gpu").take(names, 1) == [names[1]]  # the free one was not kept by the one that waits
 
 
+def test_who_waits_longer_comes_first_and_the_message_names_it(host):
+    host(3)
+    names = [devices._lock_name(gpu) for gpu in devices.installed_gpus()[0]]
+    holder, two, late = (locks.Locks("gpu") for _ in range(3))
+    assert holder.take(names, 2) == names[:2]
+    assert two.take(names[:2], 2, queue=True) is None
+    assert two.ahead(names) == []
+    assert late.take(names[:2], 1) is None
+    assert late.ahead(names) == late.holders(names) == [str(os.getpid())]
+    assert late.take(names, 1) == names[2:], "the other does not wait for this one"
+    holder.close()
+    assert holder.holders(names[:2]) == [], "and not who held them once"
+    assert locks.Locks("gpu").take(names[:2], 1) is None, "free, and kept for who waits"
+    assert two.take(names[:2], 2, queue=True) == names[:2]
+    assert not list(late.folder.glob("*.waits"))
+
+
+def test_who_gives_up_waiting_leaves_the_queue(host):
+    host(1)
+
+    def interrupt(text):
+        raise KeyboardInterrupt
+
+    with devices.lease({}, 1):
+        os.environ.pop("CUDA_VISIBLE_DEVICES")
+        with pytest.raises(KeyboardInterrupt):
+            devices.lease({}, 1, say=interrupt)
+    with devices.lease({}, 1, say=pytest.fail) as held:
+        assert held.ids == ("0",)
+
+
 def test_closing_frees_the_gpu_under_forked_workers(host):
     host(1)
     held = devices.lease({}, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,21 @@ def test_a_torn_line_is_skipped_and_closed_by_the_next_attempt(tmp_path: Path) -
     assert [event["event"] for _, event in found.lines] == ["start", "metric", "start", "metric"]
     assert found.start["resumed"] is True
     assert found.end is None
+
+
+def test_a_line_cut_by_a_full_disk_is_closed_when_there_is_room_again(tmp_path: Path) -> None:
+    events = Events(tmp_path / "x.jsonl")
+    events.start("condense", OUTPUT, {"ipc": 10})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (events.path.stat().st_size + 20, before[1]))
+    try:
+        events.metric(0, loss=1.0)  # cut after 20 bytes
+        events.metric(1, loss=0.5)  # no byte of it fits
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    events.metric(2, loss=0.25)
+    (found,) = read_attempts(events.path)
+    assert [event.get("step") for _, event in found.lines] == [None, 2]
 
 
 def test_a_rerun_is_a_new_attempt_and_resuming_continues_that_of_its_spec(tmp_path: Path) -> None:

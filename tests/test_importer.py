@@ -43,7 +43,7 @@ class Memory:
         self.told += [("metric", run.id, value) for value in metrics]
         self.labels[run.id].update(tags or {})
 
-    def artifact(self, run: Run, path: Path, kind: str) -> None:
+    def artifact(self, run: Run, path: Path, kind: str, time_ms: int) -> None:
         self.told.append(("artifact", run.id, (path.name, kind)))
 
     def dataset(self, run: Run, event: Mapping[str, Any]) -> None:

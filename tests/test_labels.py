@@ -16,6 +16,7 @@ from torch import Tensor
 from ddlib import label_bytes, presets_students
 from ddlib import nn as networks
 from ddlib.artifacts import ArtifactError, save_tensors
+from ddlib.checkpoints import Checkpoint
 from ddlib.nn.functional import functional, split
 from ddlib.protocol_settings import resolve
 from ddlib.sets.labelling import Observe, make
@@ -108,6 +109,62 @@ def test_fewer_epochs_begin_again() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(store.batches(0), store.batches(2), strict=True))
     assert not np.array_equal(store.batches(0)[0], store.batches(1)[0])
     trained(made, store, CROPS)
+
+
+class KilledError(Exception):
+    """What a test ends the labelling with."""
+
+
+class Fragile(Checkpoint):
+    """Is due after every epoch (`every` of them), and the `left`-th saving of all is the last."""
+
+    left, every, asked = 10**6, 1, 0
+
+    @property
+    def due(self) -> bool:
+        self.asked += 1
+        return self.asked % self.every == 0
+
+    def save(self, tensors: Any, facts: Any) -> None:
+        super().save(tensors, facts)
+        Fragile.left -= 1
+        if not Fragile.left:
+            raise KilledError
+
+
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("last", [1, 2])
+def test_killed_after_any_piece_and_resumed_is_equal(
+    last: int, every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    made, asked, ask = stitched(), [], teacher()
+
+    def labelled() -> LabelStore:
+        def piece(first: int) -> Checkpoint:
+            return Fragile(tmp_path, f"labels.views{first}", {}, 0.0, say=said.append)
+
+        def observe(x: Tensor) -> Tensor:
+            asked.append(len(x))
+            return ask(x)
+
+        return make("per_view", made, observe, CROPS, seed=5, teacher="t", epochs=5, piece=piece)
+
+    whole = kept("per_view", made, epochs=5)
+    monkeypatch.setattr(Fragile, "every", every)
+    monkeypatch.setattr(Fragile, "left", last)
+    with pytest.raises(KilledError):
+        labelled()
+    again = labelled()
+    assert again.facts == whole.facts
+    assert equal(again.tensors, whole.tensors)
+    assert sum(asked) == 5 * 30, "every view is asked about once"
+    asked.clear()
+    damaged = next(tmp_path.rglob(f"*.views{every}.*"))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    assert equal(labelled().tensors, whole.tensors)
+    assert "checkpoint not used" in said[0]
+    assert sum(asked) == (5 - every) * 30, "what comes before a damaged piece is kept"
 
 
 def test_views_of_an_epoch_cover_the_set() -> None:

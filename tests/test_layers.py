@@ -17,7 +17,7 @@ CODE = ROOT / "ddlib"
 # From the bottom up. A module or package imports those of lower lines, never its neighbours; inside a package all goes.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("presets_imagenet",),
-    ("artifacts", "streams", "registry", "presets", "presets_students", "locks", "paths"),
+    ("artifacts", "streams", "registry", "presets", "presets_students", "locks", "paths", "plain"),
     (
         "attempts",
         "checkpoints",
@@ -29,14 +29,17 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "view_settings",
         "protocol_settings",
         "label_bytes",
+        "extent",
     ),
     ("pool_settings",),
     ("progressive", "observers"),
     ("experiments", "published"),
-    ("events", "run_facts", "specs", "config"),
+    ("events", "run_facts", "specs", "config", "provenance"),
     ("observed",),
-    ("progress", "importer", "plan"),
+    ("progress", "plan", "families"),
+    ("importer",),
     ("project", "todo", "disk"),
+    ("plan_labels",),
     ("nn", "data", "augment", "tracking", "torch_files"),
     ("train", "sets", "weights"),
     ("pool",),

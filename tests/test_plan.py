@@ -227,6 +227,8 @@ def test_disagreement(tmp_path):
     wide = {**spec, "versions": {f"part{number}": 1 for number in range(9)}}
     assert guard.disagreement(path, wide).endswith(" more")
     write_json(path, {"format": 0})
+    assert "is not as it was written" in guard.disagreement(path, spec)
+    write_json(path, {"format": 1})
     assert "is not a manifest of format" in guard.disagreement(path, spec)
 
 

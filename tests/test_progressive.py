@@ -17,6 +17,7 @@ from tiny import CONFIG
 
 from ddlib import project, registry
 from ddlib.artifacts import load_tensors, sha256_file
+from ddlib.checkpoints import Checkpoint
 from ddlib.config import ConfigError, merged, read, resolve
 from ddlib.jobs.train_block import plan_disk
 from ddlib.methods.driver import Condensed, condense
@@ -181,8 +182,10 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(a[name], b[name]) for name in b)
 
 
-def conditioned(folder: Path, number: int, start: Any, training: Any, held: SyntheticSet) -> ConditionedMember:
-    spec = {"network": NETWORK, "training": training, "condition": CONDITION, "seed": 0, "stage": number}
+def conditioned(
+    folder: Path, number: int, start: Any, training: Any, held: SyntheticSet, condition: Any = CONDITION
+) -> ConditionedMember:
+    spec = {"network": NETWORK, "training": training, "condition": condition, "seed": 0, "stage": number}
     spec["snapshots"] = [0, 1] if training else [0]
     return ConditionedMember(spec, 0, digits(), held, start, folder)
 
@@ -202,6 +205,42 @@ def test_a_conditioned_member_begins_where_the_one_before_did(tmp_path: Path, tr
     if training:
         moved = load_tensors(two["files"]["member0/epoch1"])[0]
         assert not equal(moved, after), "then it trains on real data"
+
+
+class FragileMember(Checkpoint):
+    """Saves after every pass and epoch, and dies right after saving for the `left`-th time."""
+
+    left = 10**6
+
+    def save(self, tensors: Any, facts: Any) -> None:
+        super().save(tensors, facts)
+        self.left -= 1
+        if not self.left:
+            raise KilledError
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_conditioned_member_killed_anywhere_ends_with_the_same_bytes(tmp_path: Path, begun: bool) -> None:
+    held = stages("random", 2)
+    condition = {**CONDITION, "epochs": 3, "batch": 16}
+    own = dict.fromkeys(("file", "sha256"))
+    if begun:
+        made = conditioned(tmp_path / "first", 1, None, None, held.upto(0)).run()["files"]["member0/epoch0"]
+        own = {"file": str(made), "sha256": sha256_file(made)}
+
+    def train(place: str, last: int) -> dict[str, bytes]:
+        folder = tmp_path / place
+        checkpoint = FragileMember(folder / "state", "out", {}, 0.0, say=pytest.fail)
+        checkpoint.left = last
+        member = conditioned(folder / "made", 2, own if begun else None, TRAINING, held, condition)
+        member.run(checkpoint)
+        return {path.name: path.read_bytes() for path in sorted((folder / "made").rglob("*")) if path.is_file()}
+
+    whole = train("whole", 10**6)
+    for last in range(1, 4 + 1):  # three passes over the images, and an epoch of real ones
+        with pytest.raises(KilledError):
+            train(str(last), last)
+        assert train(str(last), 10**6) == whole, f"killed after saving {last} times"
 
 
 # ---- the plan ------------------------------------------------------------------------------------------------------

@@ -246,8 +246,24 @@ def test_scoring_killed_and_resumed_gives_the_same_bytes(tiny: Tiny, monkeypatch
     assert not list(Path("results/checkpoints").rglob("*.safetensors"))
 
 
-def test_labels_made_twice_are_the_same_bytes(tiny: Tiny) -> None:
+def test_labels_killed_and_resumed_or_made_twice_are_the_same_bytes(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
     names = {"experiment": "picked", "ipc": 1, "seed": 0, "at": "", "labels": "by_view", "views": "quick"}
     run = command(tiny, relabel, "relabel", names, card=card("picked"), teacher=OBSERVER)
+    save, saved = Checkpoint.save, []
+
+    def dies(self: Checkpoint, tensors: Any, facts: Any) -> None:
+        save(self, tensors, facts)
+        saved.append(len(tensors["order"]))
+        raise KilledError
+
+    monkeypatch.setattr(Checkpoint, "save", dies)
+    with pytest.raises(KilledError):
+        run("again")
     output = run("again")
-    assert output.read_bytes() == (tiny.results / labelled("picked")).read_bytes()
+    assert saved == [1], "of two epochs, the first is labelled once"
+    whole = tiny.results / labelled("picked")
+    assert output.read_bytes() == whole.read_bytes()
+    assert sha256_file(output.with_suffix(".safetensors")) == sha256_file(whole.with_suffix(".safetensors"))
+    assert not list(Path("results/checkpoints").rglob("*.safetensors"))

@@ -40,15 +40,20 @@ def write(cell):
         {"network": "small", "repeat": repeat, "accuracy": value, "train_images": 10, "steps": 1}
         for repeat, value in enumerate(scores[cell["seed"]])
     ]
-    write_json(f"{cell['stem']}.json", {})
     write_json(f"{cell['stem']}.run.json", {})
-    pd.DataFrame(given).to_csv(f"{cell['stem']}.csv", index=False)
+    scored(cell, pd.DataFrame(given))
     for path in cell["runs"]:
         write_json(path, {"seconds": 10.0 + cell["seed"], "peak_memory_mb": 100.0 * (cell["seed"] + 1)})
     for path in cell["card"]:
         write_manifest(path, "set", {}, {}, {"image_bytes": 2560})
     for path in cell["pool_runs"]:
         write_json(path, {"seconds": 7.0, "peak_memory_mb": 1.0})
+
+
+def scored(cell, students):
+    """Write the evaluation of a cell."""
+    students.to_csv(f"{cell['stem']}.csv", index=False)
+    write_manifest(f"{cell['stem']}.json", "evaluation", {}, {"table": f"{cell['stem']}.csv"}, {})
 
 
 def line(found, experiment):
@@ -123,8 +128,7 @@ def test_published_numbers_need_the_same_method_data_ipc_network_and_protocol(ma
         cells = rows(plan.groups("a"))
         for cell in cells:
             write(cell)
-            scores = pd.read_csv(f"{cell['stem']}.csv").assign(network="convnet3")
-            scores.to_csv(f"{cell['stem']}.csv", index=False)
+            scored(cell, pd.read_csv(f"{cell['stem']}.csv").assign(network="convnet3"))
         return table("a", cells)
 
     found = tabled()
@@ -155,6 +159,7 @@ def test_part_of_the_cells_makes_a_table_of_them(made):
 def test_written_and_read_is_the_same_text(made, tmp_path):
     found = table("tiny", made(range(5)))
     found.to_csv("tiny.csv", index=False)
+    write_manifest("tiny.json", "table", {}, {"table": "tiny.csv"}, {})
     said = text(read_table("tiny.csv"))
     assert said == text(found)
     assert "digits, protocol quick, hard labels, network small" in said

@@ -265,8 +265,9 @@ def _cell(folder: Path, method: str, seed: int) -> dict[str, Any]:
     stem = folder / f"{method}{seed}"
     scores = [{"network": "n", "repeat": r, "accuracy": 0.3 + 0.05 * (method == "idc") * (r + seed)} for r in range(2)]
     pd.DataFrame(scores).to_csv(f"{stem}.csv")
+    write_manifest(f"{stem}.json", "evaluation", {}, {"table": f"{stem}.csv"}, {})
     write_json(f"{stem}.run.json", {"seconds": 1.5 + seed, "peak_memory_mb": 100.0})
-    write_json(f"{stem}.card.json", {"result": {"image_bytes": 1234}})
+    write_manifest(f"{stem}.card.json", "set", {}, {}, {"image_bytes": 1234})
     names = {
         "experiment": method,
         "dataset": "d",

@@ -65,7 +65,8 @@ def decode(data: bytes, name: str) -> Tensor:
     Errors as :func:`header`; Unreadable also where the file is truncated or damaged. (Damage within the entropy-coded
     data of a JPEG that still decodes goes unnoticed, here as in other readers.)
     """
-    return _decoded_jpeg(data, name) if header(data, name)[0] == "jpeg" else _decoded_png(data, name)
+    kind, width, height = header(data, name)
+    return _decoded_jpeg(data, name) if kind == "jpeg" else _decoded_png(data, name, (width, height))
 
 
 def _decoded_jpeg(data: bytes, name: str) -> Tensor:
@@ -79,14 +80,26 @@ def _decoded_jpeg(data: bytes, name: str) -> Tensor:
     return found
 
 
-def _decoded_png(data: bytes, name: str) -> Tensor:
+def _decoded_png(data: bytes, name: str, size: tuple[int, int]) -> Tensor:
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            if image.size != size:
+                raise Unreadable(f"{name} has two headers, of {size[0]} x {size[1]} pixels and another size")
             deep = image.mode.startswith("I")  # 16 bits of grey
             found = np.asarray(image if deep else image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error) as error:
+    except Unreadable:
+        raise
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        zlib.error,
+        struct.error,
+        Image.DecompressionBombError,
+    ) as error:
         raise Unreadable(f"{name} cannot be decoded: {error}") from None
     if deep:
         found = np.stack([found >> 8] * 3, axis=2).astype(np.uint8)

@@ -31,7 +31,7 @@ def main() -> None:
     print(listed(suite, found))
     if not found:
         return
-    _nobody_at_work()
+    nobody_at_work()
     if given.yes or (sys.stdin.isatty() and input("Delete them? [y/N] ").strip().lower() in ("y", "yes")):
         delete(found)
         print("deleted.")
@@ -76,7 +76,7 @@ def _whole(plan: Plan, name: str, own: bool) -> set[str]:
 
 
 def _shown(suite: str) -> set[str]:
-    return {f"{TABLE.format(suite=suite)}.csv", f"{TABLE.format(suite=suite)}.json", FIGURE.format(suite=suite)}
+    return {*(f"{TABLE.format(suite=suite)}.{end}" for end in ("csv", "json", "html")), FIGURE.format(suite=suite)}
 
 
 def _cells(plan: Plan, suite: str) -> set[str]:
@@ -121,7 +121,8 @@ def listed(suite: str, found: Iterable[Path]) -> str:
     return f"only suite {suite} uses these results:\n{disk.columns(rows)}"
 
 
-def _nobody_at_work() -> None:
+def nobody_at_work() -> None:
+    """ValueError while a Snakemake is at work in this folder."""
     if any(Path(".snakemake/locks").glob("*")):
         raise ValueError(
             "a Snakemake is at work in this folder (.snakemake/locks). Wait for it; "

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddlib import registry
-from ddlib.artifacts import load_file, read_manifest, read_table, sha256_file, write_manifest
+from ddlib.artifacts import check_file, load_file, read_manifest, read_table, write_manifest
 from ddlib.jobs.job import Job, at_work, guarded, parser, say
 from ddlib.paths import part, per
 
@@ -156,10 +156,8 @@ def _rows(selection: Path | None) -> list[dict[str, Any]] | None:
     if selection is None:
         return None
     manifest = read_manifest(selection, "selection")
-    table = selection.parent / manifest["files"]["table"]["path"]
-    if sha256_file(table) != manifest["files"]["table"]["sha256"]:
-        raise ValueError(f"{table} was edited since it was made. Delete {selection} to have both made anew.")
-    return [{**row, "member": int(row["member"]), "epoch": int(row["epoch"])} for row in read_table(table)]
+    rows = read_table(check_file(selection, manifest, "table"))
+    return [{**row, "member": int(row["member"]), "epoch": int(row["epoch"])} for row in rows]
 
 
 def _save(given: Namespace, problem: Any, recipe: Any, made: Any) -> None:

@@ -1,4 +1,5 @@
-"""Train all networks of a group of students on a set, several times each, and score them on the test data."""
+"""Train all networks of a group of students on a set, several times each, and score them on the test data; killed and
+started again, it goes on."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ def main() -> None:
     names = given.output.with_suffix("").parts
     start = names.index("evaluations") + 1 if "evaluations" in names else len(names) - 1
     tags = {"experiment": names[start], "students": names[-1], "dataset": given.spec["dataset"]["source"]}
-    tags |= {"labels": given.spec["labels"], "seed": given.spec["seed"]}
+    tags |= {"labels": given.spec["labels"], "seed": given.spec["seed"], "method": "whole"}
+    if given.spec["set"] != "whole":
+        tags["method"] = read_manifest(given.source, "set")["result"]["method"]
     if len(names) - start >= 6:
         tags |= {"ipc": names[start + 1].removeprefix("ipc"), "protocol": names[-2]}
     with at_work("evaluate", given, tags) as job:
@@ -35,37 +38,50 @@ def _evaluate(given: Namespace, job: Job) -> None:
     from ddlib.data.real import RealData
     from ddlib.train.evaluate import evaluate
     from ddlib.train.lessons import lessons
+    from ddlib.train.standing import Standing
 
     spec = given.spec
+    checkpoint = job.checkpoint()
+    job.go_on_as(checkpoint)
+    checkpoint.execution = job.execution()
     test = RealData.load(given.test, job.device, job.machine)
     manifest = read_manifest(given.test, "data")
     job.events.dataset(test.name, manifest["files"]["tensors"]["sha256"], given.test, "test")
     held = _source(given, job, test)
-    rows, rates = [], []
-    for protocol, students in _alike(spec, given.labels is not None):
-        source = held if isinstance(held, RealData) else lessons(held[0], protocol, held[1], job.device)
-        if isinstance(source, list) and protocol.get("learned_lr"):
-            rates += [lesson.lr for lesson in source]
-        for row in evaluate(
-            source,
-            test,
-            students,
-            protocol,
-            (test.channels, test.height, test.width),
-            test.classes,
-            spec["seed"],
-            not isinstance(source, list),
-            job.machine["compile"],
-            job.machine["precision"],
-            job.events,
-        ):
-            rows.append(row)
-            job.events.metric(row["repeat"], **{f"accuracy/{row['network']}": row["accuracy"]})
+    rates, groups = [], _alike(spec, given.labels is not None)
+    with checkpoint.held():
+        standing = Standing(checkpoint, sum(len(students) * protocol["repeats"] for protocol, students in groups))
+        for protocol, students in groups:
+            source = held if isinstance(held, RealData) else lessons(held[0], protocol, held[1], job.device)
+            if isinstance(source, list) and protocol.get("learned_lr"):
+                rates += [lesson.lr for lesson in source]
+            for row in evaluate(
+                source,
+                test,
+                students,
+                protocol,
+                (test.channels, test.height, test.width),
+                test.classes,
+                spec["seed"],
+                not isinstance(source, list),
+                job.machine["compile"],
+                job.machine["precision"],
+                job.events,
+                standing,
+            ):
+                job.events.metric(row["repeat"], **{f"accuracy/{row['network']}": row["accuracy"]})
+        _write(given, job, standing.rows, rates)
+        job.facts["seconds_before"] = checkpoint.seconds_before
+        job.finished.append(checkpoint)
+
+
+def _write(given: Namespace, job: Job, rows: list[dict[str, Any]], rates: list[float | None]) -> None:
+    """The table and its manifest. `rates`: of the lessons, where they were learned."""
     write_table(given.table, COLUMNS, ([row[column] for column in COLUMNS] for row in rows))
     result: dict[str, Any] = {"students": len(rows)}
     if rates:
         result["learning_rates"] = rates
-    write_manifest(given.output, "evaluation", spec, {"table": given.table}, result)
+    write_manifest(given.output, "evaluation", given.spec, {"table": given.table}, result)
     job.events.artifact(given.table, "table")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ddlib import disk, project
-from ddlib.artifacts import sha256_file, write_json, write_manifest
+from ddlib.artifacts import sha256_file, write_manifest, write_sealed
 from ddlib.jobs.job import guarded, say
 from ddlib.paths import BLOCK, DATA
 from ddlib.plan import Plan
@@ -61,7 +61,7 @@ def bring_in(plan: Plan, pool: str, files: Sequence[Path]) -> list[str]:
         own = experts[number * per_block : (number + 1) * per_block]
         made, result = write_members(own, spec, shapes, path.parent)
         result["buffers"] = {expert.file: named[expert.file] for expert in own}
-        write_json(path.with_suffix(".run.json"), {"device": "imported", "seconds": 0.0, "peak_memory_mb": 0.0})
+        write_sealed(path.with_suffix(".run.json"), {"device": "imported", "seconds": 0.0, "peak_memory_mb": 0.0})
         write_manifest(path, "block", spec, made, result)
     kept = len(result["epochs"])
     return [

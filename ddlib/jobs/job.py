@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import functools
 import gc
 import importlib
 import json
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddlib.artifacts import write_json
+from ddlib.artifacts import StorageError, digest, read_manifest, write_sealed
 from ddlib.checkpoints import Checkpoint
 from ddlib.devices import lease
 from ddlib.events import Events, NullEvents
@@ -48,7 +49,7 @@ def guarded(main: Callable[[], None]) -> None:
     """Run a job; an error that is the user's to mend is one line, not a traceback. Exit code 1."""
     try:
         main()
-    except (ValueError, FloatingPointError, FileNotFoundError) as error:
+    except (ValueError, FloatingPointError, FileNotFoundError, StorageError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
 
@@ -63,12 +64,19 @@ class Job:
     output: Path
     spec: Mapping[str, Any]
     events: NullEvents
+    inputs: tuple[Path, ...] = ()  # manifests of what it is made from
     facts: dict[str, Any] = field(default_factory=dict)
     finished: list[Checkpoint] = field(default_factory=list)  # discarded when everything is written
 
     def checkpoint(self, part: str = "") -> Checkpoint:
-        """Checkpoints of this job's output (or of a part of it)."""
-        return Checkpoint(RESULTS, stem(self.output) + part, self.spec, self.machine["checkpoint_seconds"], say=say)
+        """Checkpoints of this job's output (or of a part of it), of no use once its inputs have another content."""
+        seconds = self.machine["checkpoint_seconds"]
+        return Checkpoint(RESULTS, stem(self.output) + part, self.spec, seconds, say=say, inputs=self._content)
+
+    @functools.cached_property
+    def _content(self) -> str:
+        """A digest of the files that the inputs' manifests name."""
+        return digest([[file["sha256"] for file in read_manifest(path)["files"].values()] for path in self.inputs])
 
     def go_on_as(self, checkpoint: Checkpoint) -> None:
         """Compute as the session did that wrote the checkpoint, if there is one: threads, chunk, precision and the
@@ -80,12 +88,15 @@ class Job:
             _set_threads(self.machine, self.device)
             say(f"going on from a checkpoint{', as it was begun: ' + ', '.join(changed) if changed else ''}")
 
+    def execution(self) -> dict[str, Any]:
+        """What of this session's machine settings changes the last bits, for checkpoints."""
+        return {key: self.machine[key] for key in ("threads", "precision", "deterministic")}
+
     def computes(self, compiler: Compiler, class_chunk: int | None = None) -> dict[str, Any]:
         """How this session computes, for its checkpoints and the record of the run."""
         chunk = self.machine["class_chunk"] if class_chunk is None else class_chunk
         self.facts |= {"compile_reason": compiler.reason, "class_chunk": chunk}
-        kept = {key: self.machine[key] for key in ("threads", "precision", "deterministic")}
-        return {**kept, "class_chunk": chunk, "compile": "always" if compiler.enabled else "never"}
+        return {**self.execution(), "class_chunk": chunk, "compile": "always" if compiler.enabled else "never"}
 
 
 def say(text: str) -> None:
@@ -110,7 +121,7 @@ def at_work(rule: str, options: argparse.Namespace, tags: Mapping[str, Any]) -> 
         _set_threads(machine, held.device)
         keep_memory()
         began, wall = time.time(), time.monotonic()
-        job = Job(held.device, held.description, machine, options.output, spec, events)
+        job = Job(held.device, held.description, machine, options.output, spec, events, _inputs(options))
         resumed = any((RESULTS / "checkpoints").glob(f"{stem(options.output)}.*.safetensors"))
         commit, dirty = _commit()
         events.start(
@@ -128,7 +139,7 @@ def at_work(rule: str, options: argparse.Namespace, tags: Mapping[str, Any]) -> 
             raise
         seconds = time.monotonic() - wall + job.facts.pop("seconds_before", 0.0)
         record = _record(job, held, seconds, began, commit, dirty)
-        write_json(options.run, record)
+        write_sealed(options.run, record)
         for checkpoint in job.finished:
             checkpoint.discard()
         job.events.end("finished", seconds=seconds, peak_memory_mb=record["peak_memory_mb"])
@@ -145,6 +156,13 @@ def import_torch() -> None:
     from ddlib.train.compiler import spare_compiler
 
     spare_compiler()
+
+
+def _inputs(options: argparse.Namespace) -> tuple[Path, ...]:
+    """The manifests a job is given."""
+    given = {name: value for name, value in vars(options).items() if name not in ("output", "run", "table")}
+    lists = [value if isinstance(value, list) else [value] for value in given.values()]
+    return tuple(path for several in lists for path in several if isinstance(path, Path))
 
 
 def _set_threads(machine: Mapping[str, Any], device: str) -> None:

@@ -46,6 +46,8 @@ def _observe(given: Namespace, job: Job) -> None:
     facts = check(found, data.class_names, expected, spec["gate"]["within"], what, on)
     result: dict[str, Any] = {**facts, "class_order_hash": data.class_order_hash, "heldout": held}
     write_manifest(given.output, "observer", spec, {"weights": weights, "confusion": given.table}, result)
+    if given.weights:
+        job.facts["weights_sha256"] = sha256_file(given.weights)  # plans compare: is it still this file?
     job.events.metric(0, accuracy=facts["accuracy"])
     job.events.artifact(given.table, "table")
     say(f"{what}: {facts['accuracy']:.1%} of {facts['images']} images of {on}, classes as they should be")

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ddlib.importer import event_files
+from ddlib.plan_labels import PlanLabels
 from ddlib.tracking import TrackingError, import_events, prepare, shown, tracking_uri
 
 
@@ -49,28 +50,30 @@ def _run(options: argparse.Namespace) -> int:
     if uri is None:
         print("tracking is none: nothing is brought into MLflow (machine: tracking: local in config.yaml).")
         return 0
+    labels = PlanLabels(options.results.resolve().parent)
     empty = not event_files(options.results)
     if empty:
         print(
             f"no events under {options.results / 'events'} yet: no job has started. Run the workflow first.", flush=True
         )
     if options.once:
-        count = 0 if empty else import_events(options.results, uri)
+        count = 0 if empty else import_events(options.results, uri, labels=labels)
         print(f"{count} new events brought into {shown(uri)}")
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if options.follow:
-        import_events(options.results, uri, follow=True)
+        import_events(options.results, uri, follow=True, labels=labels)
         return 0
     with _pages(options, uri) as server:
-        import_events(options.results, uri, follow=True, stop=lambda: server is not None and server.poll() is not None)
+        ended = (lambda: server.poll() is not None) if server else (lambda: False)
+        import_events(options.results, uri, follow=True, stop=ended, labels=labels)
     raise TrackingError("MLflow's pages ended by themselves: what they said is above.")
 
 
 @contextlib.contextmanager
 def _pages(options: argparse.Namespace, uri: str) -> Iterator[subprocess.Popen[bytes] | None]:
     """MLflow's web pages as a process of its own, ended with this one; for a server there is nothing to start."""
-    prepare(options.results, uri)  # makes a new database before the pages look for one
+    _, experiment = prepare(options.results, uri)  # makes a new database before the pages look for one
     if uri.startswith(("http://", "https://")):
         print(f"runs are at {shown(uri)} ; new events are brought there until Ctrl-C", flush=True)
         yield None
@@ -87,7 +90,8 @@ def _pages(options: argparse.Namespace, uri: str) -> Iterator[subprocess.Popen[b
     command += ["--host", options.host, "--port", str(options.port)]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     server = subprocess.Popen(command, env=environment, start_new_session=True)
-    print(f"MLflow: http://{options.host}:{options.port} (in about ten seconds; Ctrl-C ends it)", flush=True)
+    page = f"http://{options.host}:{options.port}/#/experiments/{experiment}/runs?workflowType=machine_learning"
+    print(f"MLflow: {page} (in about ten seconds; Ctrl-C ends it)", flush=True)
     try:
         yield server
     finally:

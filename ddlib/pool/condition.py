@@ -7,7 +7,7 @@ Chen et al., "Data Distillation Can Be Like Vodka: Distilling More Times For Bet
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,18 +56,30 @@ class Conditioning:
         compiler = decide(compile_mode, device.type, flops * forward_flops(net, shape))
         self.trainer = Trainer(net, learning, self.taught[0].source, streams, "condition", compiler, precision)
 
-    def __call__(self, state: State, index: int, stages: Iterable[int] | None = None) -> State:
-        """The network after training on the unions up to `stages` in turn (all there are), at rest."""
+    def __call__(
+        self,
+        state: State,
+        index: int,
+        stages: Iterable[int] | None = None,
+        first: int = 0,
+        passed: Callable[[State, int], object] = lambda state, passes: None,
+    ) -> State:
+        """The network after training on the unions up to `stages` in turn (all there are), at rest.
+
+        `first`: passes over the first of them that `state` has behind it; `passed` is told the state after each.
+        """
         for stage in range(len(self.taught)) if stages is None else stages:
             lesson = self.taught[stage]
             source, steps, trainer = lesson.source, lesson.steps, self.trainer.on(lesson.source, lesson.lr)
-            state = State(state.params, state.buffers, zero_velocity(state.params))
+            if not first:
+                state = State(state.params, state.buffers, zero_velocity(state.params))
             where = (index, stage)
             batches = Batches(
                 trainer.streams, "condition_batches", len(source.labels), trainer.learning.batch, index=where
             )
-            passes = range(-(-steps // batches.per_pass))
-            state = train_student(trainer, state, passes, steps, batches, self.protocol)
+            passes = range(first, -(-steps // batches.per_pass))
+            state = train_student(trainer, state, passes, steps, batches, self.protocol, passed=passed)
+            first = 0
         return State(state.params, state.buffers, zero_velocity(state.params))
 
 
@@ -114,14 +126,26 @@ class ConditionedMember:
 
     def run(self, checkpoint: Checkpoint | None = None) -> dict[str, Any]:
         """As :meth:`MemberTraining.run`."""
-        return self.real.run(checkpoint, self._conditioned)
+        return self.real.run(checkpoint, lambda: self._conditioned(checkpoint))
 
-    def _conditioned(self) -> State:
+    def _conditioned(self, checkpoint: Checkpoint | None) -> State:
         """The network before any real data."""
-        if self.start is None:
-            state = self.fresh.draw(self.member)
+
+        def passed(state: State, passes: int) -> None:
+            if checkpoint is not None and checkpoint.due:
+                checkpoint.save(state.tensors(), {"conditioned": passes})
+
+        tensors, facts = (checkpoint.load() if checkpoint else None) or ({}, {})
+        if "conditioned" in facts:
+            state, first = State.from_tensors(tensors, self.fresh.device), facts["conditioned"]
         else:
-            held = load_tensors(self.start["file"], self.start["sha256"])[0]
-            state = State.from_tensors(held, self.fresh.device)
+            state, first = self._begun(), 0
         # The earlier ones are behind a network that comes from one stage before.
-        return self.conditioning(state, self.member, [self.stage - 1])
+        return self.conditioning(state, self.member, [self.stage - 1], first, passed)
+
+    def _begun(self) -> State:
+        """The network before it is trained on the last union."""
+        if self.start is None:
+            return self.fresh.draw(self.member)
+        held = load_tensors(self.start["file"], self.start["sha256"])[0]
+        return State.from_tensors(held, self.fresh.device)

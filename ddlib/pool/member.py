@@ -137,7 +137,7 @@ class MemberTraining:
     ) -> tuple[State, list[dict[str, Any]], Events | None]:
         device = self.data.labels.device
         found = checkpoint.load() if checkpoint else None
-        if found is not None and self._complete(kept, found[1]["rows"][-1]["epoch"]):
+        if found is not None and "rows" in found[1] and self._complete(kept, found[1]["rows"][-1]["epoch"]):
             tensors, facts = found
             names = ("correct", "forgotten", "error")
             held = {name: tensors.pop(f"events/{name}").to(device) for name in names if f"events/{name}" in tensors}

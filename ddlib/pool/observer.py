@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ddlib import nn as networks
-from ddlib.artifacts import ArtifactError, load_file, read_manifest, read_table
+from ddlib.artifacts import ArtifactError, check_file, load_file, read_manifest, read_table
 from ddlib.data.real import RealData
 from ddlib.train.compiler import EAGER, Compiler, decide, forward_flops
 from ddlib.train.loop import State
@@ -145,7 +145,7 @@ def from_block(block: Path, member: int, epoch: int) -> tuple[dict[str, Tensor],
         kept = ", ".join(sorted(key for key in manifest["files"] if key.startswith(f"member{member}/epoch")))
         raise ArtifactError(f"{block} has no checkpoint of member {member} at epoch {epoch}; it has {kept or 'none'}")
     tensors, _ = load_file(block, manifest, name)
-    curve = read_table(block.parent / manifest["files"][f"member{member}/metrics"]["path"])
+    curve = read_table(check_file(block, manifest, f"member{member}/metrics"))
     row = next(row for row in curve if int(row["epoch"]) == epoch)
     clean, heldout = (float(row[key]) if row[key] else None for key in ("train_clean", "heldout"))
     return tensors, clean, heldout

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddlib.artifacts import read_manifest, read_table
+from ddlib.artifacts import check_file, read_manifest, read_table
 from ddlib.pool import METRICS
 from ddlib.registry import nearest
 from ddlib.view_settings import listed, start_epochs
@@ -58,7 +58,7 @@ def snapshots(blocks: Sequence[str | Path]) -> list[Row]:
         manifest = read_manifest(block, "block")
         folder = Path(block).parent
         for member in manifest["spec"]["members"]:
-            told = read_table(folder / manifest["files"][f"member{member}/metrics"]["path"])
+            told = read_table(check_file(block, manifest, f"member{member}/metrics"))
             measured = [name for name in METRICS if told and name in told[0]]
             curve = {int(row["epoch"]): {name: _number(row[name]) for name in measured} for row in told}
             for epoch in manifest["result"]["epochs"]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ddlib.augment.showing import Showing
+from ddlib.checkpoints import Checkpoint
 from ddlib.events import NullEvents
 from ddlib.label_bytes import kept_as, logit_bytes, passes_of
 from ddlib.progress import progress
@@ -38,12 +39,14 @@ def make(
     top_k: int = 0,
     device: str | torch.device = "cpu",
     events: NullEvents | None = None,
+    piece: Callable[[int], Checkpoint] | None = None,
 ) -> LabelStore:
     """The labels of a set by a teacher.
 
     `observe`: normalised images [n, C, H, W] -> logits [n, classes]; `teacher`: its digest, which is kept; `protocol`:
     resolved, as students are trained by; `seed`: the distillation seed, whose first student's draws these are; `epochs`
-    of views (0: as many as students see); `precision`: fp16 or fp32 (fp32 if static, else fp16); `top_k` 0: all logits.
+    of views (0: as many as students see); `precision`: fp16 or fp32 (fp32 if static, else fp16); `top_k` 0: all logits;
+    `piece(first)`: the checkpoint of the views of epoch `first` and some after it: killed, it goes on from there.
     ValueError for another kind, and for a teacher with another number of classes or whose logits are no numbers.
     """
     if kind not in KINDS:
@@ -61,8 +64,42 @@ def make(
     showing = Showing(**Showing.options(protocol, grid=made.grid))
     facts |= {"epochs": epochs, "showing": showing_of(protocol), "choices": list(showing.augment.choices)}
     streams = Streams(seed, "evaluate")
-    passes = [_pass(turn, asked, showing, streams) for turn in progress(range(epochs), "labels", "epochs", events)]
-    return LabelStore(facts, {name: torch.stack([one[name] for one in passes]) for name in passes[0]})
+    views = _Views(epochs, piece)
+    for turn in progress(range(views.done, epochs), "labels", "epochs", events, first=views.done):
+        views.add(_pass(turn, asked, showing, streams))
+    return LabelStore(facts, views.held)
+
+
+class _Views:
+    """The views of `epochs` passes, each tensor [epochs, ...] held once; `done`: how many passes there are.
+
+    A piece of them is written whenever its checkpoint is due, and never again: they may be gigabytes.
+    """
+
+    def __init__(self, epochs: int, piece: Callable[[int], Checkpoint] | None) -> None:
+        self.epochs, self.piece, self.done, self.held = epochs, piece, 0, dict[str, Tensor]()
+        self._next()
+        while self.checkpoint is not None and self.done < epochs and (found := self.checkpoint.load()):
+            self._put(found[0])
+            self._next()
+
+    def _next(self) -> None:
+        self.written = self.done
+        self.checkpoint = self.piece(self.done) if self.piece else None
+
+    def _put(self, views: Mapping[str, Tensor]) -> None:
+        for name, value in views.items():
+            if name not in self.held:
+                self.held[name] = value.new_empty((self.epochs, *value.shape[1:]))
+            self.held[name][self.done : self.done + len(value)] = value
+        self.done += len(next(iter(views.values())))
+
+    def add(self, views: Mapping[str, Tensor]) -> None:
+        """Those of one more pass."""
+        self._put({name: value[None] for name, value in views.items()})
+        if self.checkpoint is not None and self.checkpoint.due and self.done < self.epochs:
+            self.checkpoint.save({name: value[self.written : self.done] for name, value in self.held.items()}, {})
+            self._next()
 
 
 def _pass(turn: int, asked: _Asked, showing: Showing, streams: Streams) -> dict[str, Tensor]:

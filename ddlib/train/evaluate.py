@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,6 +20,7 @@ from ddlib.train.compiler import decide, forward_flops
 from ddlib.train.loop import AT_REST, Learning, Observe, Replay, Source, State, Trainer
 from ddlib.train.schedules import rate
 from ddlib.train.scoring import Scorer
+from ddlib.train.standing import Standing
 
 
 @dataclass(frozen=True)
@@ -85,32 +87,34 @@ def train_student(
     batches: Batches,
     protocol: Mapping[str, Any],
     recorded: Recorded | None = None,
+    passed: Callable[[State, int], object] = lambda state, passes: None,
 ) -> State:
-    """Train one student for `steps`, pass by pass over its data; the learning rate falls by epochs, or by steps where
-    these are no whole number of epochs, and with `restart_at_decay` the velocity is zeroed then. What is `recorded` is
-    shown in place of `batches`, which key the draws and say how long a pass is."""
+    """Train one student for `steps`, pass by pass over its data (`passes`: those to make, from a later than the first
+    where it goes on); the learning rate falls by epochs, or by steps where these are no whole number of epochs, and
+    with `restart_at_decay` the velocity is zeroed then. What is `recorded` is shown in place of `batches`, which key
+    the draws and say how long a pass is. After each pass `passed` is told the state and how many there were."""
     per_pass = batches.per_pass
-    by_epochs = steps % per_pass == 0
-    delay = protocol.get("decay_delay", 0)
-    before: float | None = None
     for turn in passes:
         first = turn * per_pass
         many = min(per_pass, steps - first)
-        rates = [
-            rate(protocol, turn, steps // per_pass, delay)
-            if by_epochs
-            else rate(protocol, first + step, steps, delay * per_pass)
-            for step in range(many)
-        ]
-        known = [rates[0] if before is None else before, *rates]
+        rates = [_rate(protocol, first + step, steps, per_pass) for step in range(many)]
+        known = [_rate(protocol, max(first - 1, 0), steps, per_pass), *rates]
         falls = [step for step, (old, new) in enumerate(pairwise(known)) if old != new]
         rest_at = falls if protocol.get("restart_at_decay", False) else []
         index = (*batches.index, turn)
         own: dict[str, Any] = {"replay": recorded.replay(turn, many, trainer.device)} if recorded else {}
         order = recorded.batches(turn)[:many] if recorded else batches.batches(first, many)
         state, _ = trainer.run(state, order, index, rates.__getitem__, rest_at=rest_at, **own)
-        before = rates[-1]
+        passed(state, turn + 1)
     return state
+
+
+def _rate(protocol: Mapping[str, Any], step: int, steps: int, per_pass: int) -> float:
+    """The factor of the learning rate at a step of `steps`."""
+    delay = protocol.get("decay_delay", 0)
+    if steps % per_pass == 0:
+        return rate(protocol, step // per_pass, steps // per_pass, delay)
+    return rate(protocol, step, steps, delay * per_pass)
 
 
 def evaluate(
@@ -125,13 +129,15 @@ def evaluate(
     compile_mode: str = "never",
     precision: str = "fp32",
     events: NullEvents | None = None,
+    standing: Standing | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Rows {network, repeat, accuracy (share 0-1), train_images, steps}, one per student.
 
     `source`: what students train on, or lessons that they are given in turn (ddlib/train/lessons.py): `train_images`
     is then how many images there are in all lessons together, each counted once, and `steps` the sum of theirs.
     `students`: name -> network; `shape`: (C, H, W). Repeat r of a distillation seed starts from the same weights and
-    sees the same draws whatever the set: methods are compared on paired students.
+    sees the same draws whatever the set: methods are compared on paired students. `standing`: where an interrupted
+    evaluation goes on; students that had finished give no rows here.
 
     **Differs**: repeats start from weights of their own. PDD's official evaluation starts all from one network that the
     images were made with, so that its deviation is that of batches and augmentation alone; `shared_start` starts
@@ -144,19 +150,23 @@ def evaluate(
     learning = Learning.of(protocol, grid=getattr(taught[0].source, "grid", 1))
     steps, batched = (sum(found) for found in zip(*(_work(lesson, learning) for lesson in taught), strict=True))
     facts = {"train_images": images_of(taught, protocol), "steps": steps}
-    device = taught[0].source.labels.device
+    device, standing = taught[0].source.labels.device, standing or Standing()
     for name, network in students.items():
         build = _builder(network, shape, classes, streams, protocol.get("shared_start", False))
+        todo = standing.todo(name, protocol["repeats"])
+        if not todo:
+            continue
         net = build(0)
         flops = 3.0 * batched * forward_flops(net, shape) * protocol["repeats"]
-        compiler = decide(compile_mode, str(device.type), flops)
+        compiler = decide(standing.mode(name, compile_mode), str(device.type), flops)
+        standing.compiled[name] = compiler.enabled
         trainer = Trainer(net, learning, taught[0].source, streams, "student", compiler, precision)
         scorer = Scorer(net, test.labels.device, compiler)
-        for repeat in range(protocol["repeats"]):
-            state = State.of(build(repeat).to(device), learning.optimiser)
-            for lesson in taught:
-                state = _teach(trainer, state, lesson, protocol, repeat, f"{name}, repeat {repeat + 1}", events)
-            yield {"network": name, "repeat": repeat, "accuracy": scorer.accuracy(state, test), **facts}
+        for repeat in todo:
+            state = _taught(trainer, build, taught, protocol, repeat, name, standing, events)
+            row = {"network": name, "repeat": repeat, "accuracy": scorer.accuracy(state, test), **facts}
+            yield row
+            standing.finished(row)
 
 
 def images_of(taught: Sequence[Lesson], protocol: Mapping[str, Any]) -> int:
@@ -170,24 +180,32 @@ def _work(lesson: Lesson, learning: Learning) -> tuple[int, int]:
     return lesson.steps, lesson.steps * min(learning.batch, len(lesson.source.labels))
 
 
-def _teach(
+def _taught(
     trainer: Trainer,
-    state: State,
-    lesson: Lesson,
+    build: Callable[[int], torch.nn.Module],
+    taught: Sequence[Lesson],
     protocol: Mapping[str, Any],
     repeat: int,
-    title: str,
+    name: str,
+    standing: Standing,
     events: NullEvents | None,
 ) -> State:
-    """A student after a lesson; where the optimiser is not carried over, it is at rest before it."""
-    if not protocol.get("carry_optimiser", True):
-        state = State(state.params, state.buffers, AT_REST[trainer.learning.optimiser](state.params))
-    count, index = len(lesson.source.labels), (repeat, *lesson.index)
-    batches = Batches(trainer.streams, "student_batches", count, trainer.learning.batch, index=index)
-    title = f"{title}, stage {lesson.index[0] + 1}" if lesson.index else title
-    passes = progress(range(-(-lesson.steps // batches.per_pass)), title, "passes", events)
-    trainer = trainer.on(lesson.source, lesson.lr, lesson.teacher)
-    return train_student(trainer, state, passes, lesson.steps, batches, protocol, lesson.recorded)
+    """A student after its lessons; where the optimiser is not carried over, it is at rest before each."""
+    optimiser = trainer.learning.optimiser
+    state, begun, first = standing.begin(lambda: State.of(build(repeat).to(trainer.device), optimiser), trainer.device)
+    for number, lesson in enumerate(taught[begun:], begun):
+        if not first and not protocol.get("carry_optimiser", True):
+            state = State(state.params, state.buffers, AT_REST[optimiser](state.params))
+        count, index = len(lesson.source.labels), (repeat, *lesson.index)
+        batches = Batches(trainer.streams, "student_batches", count, trainer.learning.batch, index=index)
+        title = f"{name}, repeat {repeat + 1}" + (f", stage {lesson.index[0] + 1}" if lesson.index else "")
+        many = -(-lesson.steps // batches.per_pass)
+        passes = progress(range(first, many), title, standing.unit, events, first=first)
+        own = trainer.on(lesson.source, lesson.lr, lesson.teacher)
+        passed = functools.partial(standing.passed, lesson=number)
+        state = train_student(own, state, passes, lesson.steps, batches, protocol, lesson.recorded, passed)
+        first = 0
+    return state
 
 
 def _builder(

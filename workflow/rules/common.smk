@@ -1,14 +1,16 @@
 # What all rules share: the plan, the machine, wildcard patterns, the inputs of jobs, and the guard for results without
 # Snakemake's record.
+import functools
 import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+from functools import cache
 
 from snakemake.exceptions import WorkflowError
-from snakemake.io import IOFile
+from snakemake.io import IOFile, ancient, apply_wildcards
 
 # Jobs find this interpreter and this checkout, also from .venv/bin/snakemake without activating.
 os.environ.update(
@@ -19,8 +21,9 @@ sys.path.insert(0, os.path.dirname(workflow.basedir))
 
 from ddlib import project
 from ddlib.config import ConfigError
-from ddlib.guard import disagreement, refusal
-from ddlib.paths import MANIFESTS
+from ddlib.data import changed
+from ddlib.guard import disagreement, outdated, refusal, wrong_order
+from ddlib.paths import DATA, MANIFESTS, OBSERVER
 from ddlib.registry import SOURCES
 from ddlib.presets_students import LABELS
 
@@ -73,11 +76,33 @@ def spec_of(rule):
     return lambda wildcards: json.dumps(PLAN.spec(rule, dict(wildcards)), sort_keys=True)
 
 
+def recorded(path):
+    """Whether Snakemake has a record of how a file was made (or does not look at records at all)."""
+    return workflow.persistence is None or workflow.persistence.metadata(IOFile(path)) is not None
+
+
 def wrong_without_record(rule, path, wildcards):
     """In what an existing manifest differs from what is asked, if Snakemake has no record of how it was made."""
-    if workflow.persistence is None or workflow.persistence.metadata(IOFile(path)) is not None:
+    return None if recorded(path) else disagreement(path, PLAN.spec(rule, wildcards))
+
+
+def older_without_record(rule, wildcards, inputs):
+    """Which output without a record is older than an input. Where there is no manifest, or of a table, it does not matter:
+    it is made again."""
+    manifests = [template.format(**wildcards) for template in MANIFESTS[rule]]
+    outputs = [apply_wildcards(str(each), wildcards) for each in workflow.get_rule(rule).output]
+    drawn_again = rule == "tabulate"
+    if drawn_again or not all(map(os.path.exists, manifests)) or all(map(recorded, outputs)):
         return None
-    return disagreement(path, PLAN.spec(rule, wildcards))
+    return outdated(outputs, [path for each in inputs.values() for path in ([each] if isinstance(each, str) else each)])
+
+
+@functools.cache
+def remake(path, why):
+    """Have an output made again, and say why (jobs that are run by another Snakemake were told by that one)."""
+    if workflow.is_main_process:
+        workflow.dag.forcefiles.add(path)
+        print(f"{path} is to be made again: {why}", file=sys.stderr)
 
 
 def guarded(rule, inputs=lambda wildcards: {}):
@@ -97,7 +122,10 @@ def guarded(rule, inputs=lambda wildcards: {}):
         wrong = {path: reason for path, reason in found.items() if reason}
         if wrong:
             raise SystemExit(refusal(wrong))
-        return inputs(wildcards)
+        found = inputs(wildcards)
+        if older := older_without_record(rule, given, found):
+            raise SystemExit(wrong_order(older))
+        return found
 
     return checked
 
@@ -113,9 +141,29 @@ def threads_of(dataset):
     return THREADS if "whitening" in entry or SOURCES[entry["source"]].facts.get("folder") else 1
 
 
+def data_inputs(wildcards):
+    """None; but images that changed since they were read are read again."""
+    spec = PLAN.dataset(wildcards.dataset)
+    if SOURCES[spec["source"]].facts.get("folder") and workflow.is_main_process:
+        try:
+            why = changed.images(spec, PLAN.config["machine"], DATA.format(**dict(wildcards)))
+        except OverflowError as many:
+            print(many, file=sys.stderr)
+        else:
+            if why:
+                remake(train_of(wildcards.dataset), f"its images changed since they were read: {why}")
+    return {}
+
+
 def observe_inputs(wildcards):
     """Real images, and a pool's block or a file of weights, which may be missing as long as nothing is run."""
     found = PLAN.observe_inputs(**dict(wildcards))
+    stem = OBSERVER.format(**dict(wildcards))
+    other = "weights" in found and changed.weights(found["weights"], f"{stem}.run.json", f"{stem}.json")
+    if other:
+        remake(f"{stem}.json", f"{found['weights']} is another file than it was made from")
+    elif other is not None and "weights" in found:
+        found["weights"] = ancient(found["weights"])  # the same file, whatever its time
     if workflow.dryrun and "weights" in found and not os.path.exists(found["weights"]):
         del found["weights"]
     return found
@@ -139,6 +187,18 @@ def condense_inputs(wildcards):
 def relabel_inputs(wildcards):
     """A set and the teacher that labels it."""
     return PLAN.relabel_inputs(**{key: value for key, value in dict(wildcards).items() if key != "views"})
+
+
+@cache
+def experiments_shown():
+    """The experiments that each suite shows, baselines included."""
+    return {name: {group["experiment"] for group in PLAN.groups(name)} for name in PLAN.config["suites"]}
+
+
+def suites_of(wildcards):
+    """The suites that show an experiment, for the report (every experiment is also a suite of its own)."""
+    found = [name for name, shown in experiments_shown().items() if wildcards.experiment in shown]
+    return ", ".join(found) or wildcards.experiment
 
 
 def options(input, *names):

@@ -76,8 +76,14 @@ rule merge:
         preview=report(
             "results/sets/{experiment}/ipc{ipc}/seed{seed}/{at}preview.png",
             category="Synthetic sets",
-            subcategory="{experiment}",
             caption="../report/preview.rst",
+            labels=lambda w: {
+                "experiment": w.experiment,
+                "ipc": w.ipc,
+                "seed": w.seed,
+                "at": w.at.strip("/") or "end",
+                "suites": suites_of(w),
+            },
         ),
     log:
         "results/logs/merge/{experiment}/ipc{ipc}/seed{seed}/{at}merge.log",

@@ -1,7 +1,7 @@
 # Real data: train and test as separate files. Only `evaluate` has the test file as an input.
 rule prepare_data:
     input:
-        unpack(guarded("prepare_data")),
+        unpack(guarded("prepare_data", data_inputs)),
     output:
         train="results/data/{dataset}/train.json",
         test="results/data/{dataset}/test.json",

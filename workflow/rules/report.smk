@@ -4,7 +4,16 @@ rule tabulate:
         unpack(guarded("tabulate", lambda w: {"files": PLAN.table_inputs(w.suite)})),
     output:
         table=report(
-            "results/tables/{suite}.csv", category="Tables", caption="../report/table.rst", labels={"suite": "{suite}"}
+            "results/tables/{suite}.csv",
+            category="Suite {suite}",
+            caption="../report/table.rst",
+            labels={"shows": "table as CSV (to download)"},
+        ),
+        page=report(
+            "results/tables/{suite}.html",
+            category="Suite {suite}",
+            caption="../report/page.rst",
+            labels={"shows": "table and provenance"},
         ),
         manifest="results/tables/{suite}.json",
     log:
@@ -16,7 +25,7 @@ rule tabulate:
         spec=spec_of("tabulate"),
     shell:
         "python -m ddlib.jobs.tabulate --spec {params.spec:q} --table {output.table:q}"
-        " --output {output.manifest:q} 2>&1 | tee {log:q}"
+        " --page {output.page:q} --output {output.manifest:q} 2>&1 | tee {log:q}"
 
 
 rule plot:
@@ -25,9 +34,9 @@ rule plot:
     output:
         figure=report(
             "results/figures/{suite}.png",
-            category="Figures",
+            category="Suite {suite}",
             caption="../report/figure.rst",
-            labels={"suite": "{suite}"},
+            labels={"shows": "figure"},
         ),
     log:
         "results/logs/plot/{suite}.log",
