@@ -155,7 +155,7 @@ def finish(folder: Path, plan: Plan) -> None:
             for beside in BESIDE.get(rule, ()):
                 (path.with_suffix(beside) if beside.startswith(".") else path.with_name(beside)).touch()
     write_manifest(folder / f"results/tables/{SUITE}.json", "table", plan.spec("tabulate", {"suite": SUITE}), {}, {})
-    for name in (f"tables/{SUITE}.csv", f"figures/{SUITE}.png"):
+    for name in (f"tables/{SUITE}.csv", f"tables/{SUITE}.html", f"figures/{SUITE}.png"):
         (folder / "results" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "results" / name).touch()
 
