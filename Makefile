@@ -41,6 +41,7 @@ soak: venv ## the long tests
 
 bench: venv ## speed against the plain formulation: table and benchmarks/results/<device>.csv (BENCH=--quick)
 	$(BIN)/python -m benchmarks $(BENCH)
+	$(BIN)/python -m benchmarks.planning
 
 check: venv ## ruff, mypy, snakefmt, snakemake --lint, dry runs of every suite
 	$(BIN)/ruff check $(CODE)

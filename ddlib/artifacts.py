@@ -11,6 +11,7 @@ Both are *sealed*: they hold the SHA-256 of their own content.
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import fcntl
 import glob
@@ -20,7 +21,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +138,25 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as readable JSON with sorted keys, atomically."""
     write_text(path, json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n")
+
+
+def write_table(path: str | Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write rows as CSV with a head, atomically; None and not-a-number are empty."""
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([["" if value != value else value for value in row] for row in rows])
+
+
+def read_table(path: str | Path) -> list[dict[str, str]]:
+    """The rows of a CSV file of ours by the names in its head, as text. ArtifactError if it is missing."""
+    try:
+        with open(path, encoding="utf-8", newline="") as handle:
+            return list(csv.DictReader(handle))
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{path} does not exist. Delete the manifest that names it to have both made anew."
+        ) from None
 
 
 def read_json(path: str | Path) -> Any:

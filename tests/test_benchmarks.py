@@ -14,7 +14,7 @@ import torch
 from parity import error
 from torch import Tensor
 
-from benchmarks import problem
+from benchmarks import planning, problem
 from benchmarks.machine import slug
 from benchmarks.plain import Plain, PlainConvNet
 from benchmarks.report import text
@@ -200,3 +200,13 @@ def test_memory_and_targets() -> None:
     assert grown["unroll"] > 5
     with pytest.raises(ValueError, match="has no tf32"):
         Suite(TINY, "cpu", 1, "never", 1, ("network",), ("tf32",))
+
+
+def test_planning_is_measured_of_the_same_jobs() -> None:
+    """A small suite: planned three ways, all of it found made at last (or an error says what is not)."""
+    rows = [dict(zip(planning.COLUMNS, row, strict=True)) for row in planning.measure(1, 1, 1)]
+    assert [row["case"] for row in rows] == ["bare Snakefile", "nothing made", "everything made, no record"]
+    assert len({row["jobs"] for row in rows}) == 1
+    assert rows[0]["jobs"] > 250
+    assert rows[0]["times_bare"] == 1
+    assert all(row["cpu_seconds"] > 0 and row["peak_mb"] > 50 for row in rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
@@ -192,3 +193,31 @@ def test_the_report_is_one_page_that_needs_nothing_else(every: Any, context: Any
         context.set_offline(False)
         page.close()
     assert {address.split(":")[0] for address in asked} <= {"file", "data", "blob"}
+
+
+def test_the_pages_follow_a_running_workflow_and_mark_what_it_supersedes(every: Any, runs: Any) -> None:
+    """The last one, as it changes the results: students of one set are trained anew, for long enough to be seen."""
+    filtered(runs, "tags.rule = 'evaluate' and tags.experiment = 'm' and tags.superseded = 'true'", 0)
+    every.config["protocols"]["quick"]["epochs"] = 3000
+    every.save()
+    target = "results/evaluations/m/ipc1/seed0/hard/quick/group.json"
+    environment = {**os.environ, "PYTHONPATH": str(every.folder)}
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", target]
+    with open(every.folder / "running.log", "w") as log:
+        workflow = subprocess.Popen(command, cwd=every.folder, env=environment, stdout=log, stderr=log)
+        try:
+            shown = runs.get_by_text("matching run")
+            filtered(runs, "attributes.status = 'RUNNING' and tags.rule = 'evaluate'", 0)
+            while not shown.inner_text().startswith("2"):  # the run and, above it, its set
+                assert workflow.poll() is None, "it ended without having been shown as running"
+                runs.wait_for_timeout(1000)
+                runs.reload()
+                shown.wait_for()
+            assert workflow.wait(timeout=300) == 0
+        finally:
+            workflow.kill()
+            workflow.wait()
+    runs.wait_for_timeout(10_000)  # two imports later
+    for superseded in ("true", "false"):
+        words = f"tags.rule = 'evaluate' and tags.experiment = 'm' and tags.superseded = '{superseded}'"
+        filtered(runs, f"{words} and attributes.status = 'FINISHED'", 2)

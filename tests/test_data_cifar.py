@@ -90,6 +90,27 @@ def test_cifar_damaged_and_missing_files_are_named(fake10: Path) -> None:
         cifar.load(cifar_spec(), {"data_dir": ""})
 
 
+class Payload:
+    """A pickle that leaves a file when it is opened."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.canary,)
+
+
+@pytest.mark.parametrize("name", ["data_batch_1", "test_batch", "batches.meta"])
+def test_a_file_that_is_not_the_published_one_is_never_opened(fake10: Path, tmp_path: Path, name: str) -> None:
+    hostile = pickle.dumps(Payload(tmp_path / "canary"))
+    pickle.loads(hostile)
+    (tmp_path / "canary").unlink()  # it works
+    (fake10 / "cifar-10-batches-py" / name).write_bytes(hostile)
+    with pytest.raises(ValueError, match="is damaged or unknown"):
+        cifar.load(cifar_spec(), {"data_dir": str(fake10), "download": False})
+    assert not (tmp_path / "canary").exists()
+
+
 def test_cifar_archive_in_data_dir_is_unpacked(fake10: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "elsewhere"
     root.mkdir()

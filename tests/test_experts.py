@@ -250,7 +250,7 @@ def blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def test_rows_of_a_view_that_looks_ahead_name_their_targets(blocks: list[Path]) -> None:
-    table = select(blocks, {"members": 2, "start_below": 2, "horizon": 2}, "p")
+    table = pd.DataFrame(select(blocks, {"members": 2, "start_below": 2, "horizon": 2}, "p"))
     assert list(table.columns[-2:]) == ["target_file", "target_sha256"]
     assert list(zip(table.member, table.epoch, strict=True)) == [(0, 0), (0, 1), (1, 0), (1, 1)]
     named = read_manifest(blocks[0])["files"]
@@ -268,7 +268,7 @@ def test_other_views_are_written_as_before(blocks: list[Path]) -> None:
     text = "member,epoch,file,sha256,metric,value\n1,2,pool/p/member1/epoch2.safetensors,{},{}\n"
     window = {"metric": "train_clean", "windows": [[0.4, 0.6]]}
     for view, rest in (({"epochs": [2]}, ","), (window, "train_clean,0.5")):
-        table = select(blocks, {"members": 2, **view}, "p")
+        table = pd.DataFrame(select(blocks, {"members": 2, **view}, "p"))
         assert table[table.member == 1].to_csv(index=False) == text.format(sha256, rest)
 
 
@@ -378,7 +378,8 @@ def test_buffers_become_the_blocks_that_the_plan_asks_for(place: Path, per_block
             assert all(torch.equal(held[f"params/{n}"], v) for n, v in zip(names, expert[epoch], strict=True))
         assert f"member{member}/epoch4" not in manifest["files"], "only what snapshots name is kept"
         assert read_json(block.with_suffix(".run.json"))["seconds"] == 0
-    table = select(sorted(Path("results/pool/experts").glob("block?.json")), {**VIEW, "members": 4}, "experts")
+    found = sorted(Path("results/pool/experts").glob("block?.json"))
+    table = pd.DataFrame(select(found, {**VIEW, "members": 4}, "experts"))
     assert len(table) == 8
     assert table.target_file.str.endswith(("epoch2.safetensors", "epoch3.safetensors")).all()
     window = {"members": 1, "metric": "train_augmented", "windows": [[0.0, 1.0]]}

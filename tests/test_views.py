@@ -37,8 +37,7 @@ def blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def chosen(blocks: list[Path], **view: Any) -> list[tuple[int, int]]:
-    table = select(blocks, {"members": 4, **view}, "p")
-    return list(zip(table.member.tolist(), table.epoch.tolist(), strict=True))
+    return [(row["member"], row["epoch"]) for row in select(blocks, {"members": 4, **view}, "p")]
 
 
 def test_views_by_epoch_by_metric_and_both(blocks: list[Path]) -> None:
@@ -48,7 +47,7 @@ def test_views_by_epoch_by_metric_and_both(blocks: list[Path]) -> None:
     assert chosen(blocks, **window) == [(0, 4), (1, 2), (1, 4), (2, 2), (3, 2)]
     assert chosen(blocks, **window, epochs=[4, 6]) == [(0, 4), (1, 4)]
     assert chosen(blocks[::-1], **window) == chosen(blocks, **window), "the order of blocks has no say"
-    table = select(blocks, {"members": 3, **window}, "p")
+    table = pd.DataFrame(select(blocks, {"members": 3, **window}, "p"))
     assert list(table.columns) == ["member", "epoch", "file", "sha256", "metric", "value"]
     assert table.value.tolist() == pytest.approx([0.4, 0.21, 0.41, 0.22])
     assert set(table.metric) == {"train_clean"}
@@ -95,7 +94,7 @@ def test_a_held_out_slice_can_choose(tmp_path: Path) -> None:
     made = MemberTraining(spec, 0, digits(20, heldout=0.25), tmp_path / "p").run()
     write_manifest(tmp_path / "p" / "block0.json", "block", {"members": [0]}, made["files"], {"epochs": made["epochs"]})
     view = {"members": 1, "metric": "heldout", "windows": [[0.0, 1.0]]}
-    table = select([tmp_path / "p" / "block0.json"], view, "p")
+    table = pd.DataFrame(select([tmp_path / "p" / "block0.json"], view, "p"))
     curve = pd.read_csv(made["files"]["member0/metrics"])
     assert table.epoch.tolist() == [0, 1, 2, 3]
     assert table.value.tolist() == pytest.approx(curve.heldout.tolist())

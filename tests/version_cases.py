@@ -209,7 +209,7 @@ def views() -> Values:
         window = {"members": 2, "metric": "train_clean", "windows": [[0.15, 0.35]]}
         asked = {"window": window, "epochs": {"members": 1, "epochs": [0, 2]}, "horizon": {**window, "horizon": 2}}
         chosen = {key: view.select([folder / "block.json"], wanted, "p") for key, wanted in asked.items()}
-    return {key: table[["member", "epoch"]].to_numpy() for key, table in chosen.items()}
+    return {key: np.array([[row["member"], row["epoch"]] for row in rows]) for key, rows in chosen.items()}
 
 
 def sets() -> Values:

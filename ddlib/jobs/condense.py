@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddlib import registry
-from ddlib.artifacts import check_file, load_file, read_manifest, write_manifest
+from ddlib.artifacts import check_file, load_file, read_manifest, read_table, write_manifest
 from ddlib.jobs.job import Job, at_work, guarded, parser, say
 from ddlib.paths import part, per
 
@@ -154,11 +154,9 @@ def _rows(selection: Path | None) -> list[dict[str, Any]] | None:
     """The view's table, checked against the hash its manifest holds."""
     if selection is None:
         return None
-    import pandas as pd
-
     manifest = read_manifest(selection, "selection")
-    found: list[dict[str, Any]] = pd.read_csv(check_file(selection, manifest, "table")).to_dict("records")
-    return found
+    rows = read_table(check_file(selection, manifest, "table"))
+    return [{**row, "member": int(row["member"]), "epoch": int(row["epoch"])} for row in rows]
 
 
 def _save(given: Namespace, problem: Any, recipe: Any, made: Any) -> None:

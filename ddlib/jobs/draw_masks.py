@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from ddlib.jobs.job import guarded, parser, say
+from ddlib.jobs.job import guarded, import_torch, parser, say
 
 
 def main() -> None:
     """Entry point."""
     given = parser(__doc__).parse_args()
+    import_torch()
     from ddlib.masks.chunks import draw_chunk
 
     spec = given.spec

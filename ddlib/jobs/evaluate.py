@@ -7,7 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from ddlib.artifacts import atomic_write, read_manifest, write_manifest
+from ddlib.artifacts import read_manifest, write_manifest, write_table
 from ddlib.jobs.job import Job, at_work, guarded, parser
 
 COLUMNS = ["network", "repeat", "accuracy", "train_images", "steps"]
@@ -76,10 +76,7 @@ def _evaluate(given: Namespace, job: Job) -> None:
 
 def _write(given: Namespace, job: Job, rows: list[dict[str, Any]], rates: list[float | None]) -> None:
     """The table and its manifest. `rates`: of the lessons, where they were learned."""
-    import pandas as pd
-
-    with atomic_write(given.table) as temporary:
-        pd.DataFrame(rows, columns=COLUMNS).to_csv(temporary, index=False)
+    write_table(given.table, COLUMNS, ([row[column] for column in COLUMNS] for row in rows))
     result: dict[str, Any] = {"students": len(rows)}
     if rates:
         result["learning_rates"] = rates

@@ -7,7 +7,7 @@ from typing import Any
 
 from ddlib.artifacts import read_manifest, write_manifest
 from ddlib.events import Events
-from ddlib.jobs.job import RESULTS, guarded, parser, say, stem
+from ddlib.jobs.job import RESULTS, guarded, import_torch, parser, say, stem
 from ddlib.paths import part
 
 
@@ -19,6 +19,7 @@ def main() -> None:
     options.add_argument("--tensors", type=Path, required=True)
     options.add_argument("--preview", type=Path, required=True)
     given = options.parse_args()
+    import_torch()
     from ddlib.sets.preview import preview
     from ddlib.sets.synthetic import SyntheticSet, merge
 

@@ -6,7 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from ddlib.artifacts import atomic_write, save_tensors, write_manifest
+from ddlib.artifacts import save_tensors, write_manifest, write_table
 from ddlib.jobs.job import Job, at_work, guarded, parser, say
 
 
@@ -24,8 +24,6 @@ def main() -> None:
 
 
 def _observe(given: Namespace, job: Job) -> None:
-    import pandas as pd
-
     from ddlib.artifacts import sha256_file
     from ddlib.data.real import RealData
     from ddlib.pool.observer import Observer, check, confusion
@@ -41,8 +39,8 @@ def _observe(given: Namespace, job: Job) -> None:
     observer = Observer(net, state, sha256_file(weights), data.class_order_hash, size, job.machine["precision"])
     held = bool(data.heldout.any())
     found = confusion(observer, data.heldout_part() if held else data.fit(), spec["gate"]["images"])
-    with atomic_write(given.table) as temporary:
-        pd.DataFrame(found, index=data.class_names, columns=data.class_names).to_csv(temporary, index_label="class")
+    named = zip(data.class_names, found.tolist(), strict=True)
+    write_table(given.table, ["class", *data.class_names], ([name, *row] for name, row in named))
     what = f"observer {given.output.parent.name}"
     on = f"{given.train.parent.name} ({'held-out' if held else 'training'} images)"
     facts = check(found, data.class_names, expected, spec["gate"]["within"], what, on)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ddlib.artifacts import atomic_write, write_manifest
+from ddlib.artifacts import write_manifest, write_table
 from ddlib.jobs.job import guarded, parser, say
 
 
@@ -17,9 +17,8 @@ def main() -> None:
     from ddlib.pool.view import select
 
     chosen = select(given.blocks, given.spec["view"], given.spec["pool"])
-    with atomic_write(given.table) as temporary:
-        chosen.to_csv(temporary, index=False)
-    result = {"snapshots": len(chosen), "members": int(chosen.member.nunique())}
+    write_table(given.table, list(chosen[0]), (list(row.values()) for row in chosen))
+    result = {"snapshots": len(chosen), "members": len({row["member"] for row in chosen})}
     write_manifest(given.output, "selection", given.spec, {"table": given.table}, result)
     say(f"{len(chosen)} snapshots of {result['members']} members")
 

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from ddlib import nn as networks
-from ddlib.artifacts import atomic_write, save_tensors
+from ddlib.artifacts import save_tensors, write_table
 from ddlib.nn.convnet import ConvNet
 from ddlib.pool import METRICS
 from ddlib.pool_settings import kept_epochs
@@ -156,9 +155,8 @@ def write_members(
             )
             files[f"member{member}/epoch{epoch}"] = path
         curve = folder / f"member{member}" / "metrics.csv"
-        empty = pd.DataFrame({"epoch": range(epochs + 1)}).reindex(columns=["epoch", "loss", *METRICS])
-        with atomic_write(curve) as temporary:
-            empty.to_csv(temporary, index=False)
+        columns = ["epoch", "loss", *METRICS]
+        write_table(curve, columns, ([epoch, *[None] * (len(columns) - 1)] for epoch in range(epochs + 1)))
         files[f"member{member}/metrics"] = curve
     sources = {
         str(member): {"file": expert.file, "expert": expert.number}

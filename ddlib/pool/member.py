@@ -21,12 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 
 from ddlib import nn as networks
-from ddlib.artifacts import atomic_write, save_tensors
+from ddlib.artifacts import save_tensors, write_table
 from ddlib.checkpoints import Checkpoint
 from ddlib.data.real import RealData
 from ddlib.events import NullEvents
@@ -191,9 +190,8 @@ class MemberTraining:
 
     def _result(self, kept: list[int], rows: list[dict[str, Any]], happened: Events | None) -> dict[str, Any]:
         folder = self.folder / f"member{self.member}"
-        table = pd.DataFrame(rows, columns=["epoch", "loss", *METRICS]).astype(float).astype({"epoch": int})
-        with atomic_write(folder / "metrics.csv") as temporary:
-            table.to_csv(temporary, index=False)
+        curve = [[row["epoch"], *(_measured(row[name]) for name in ("loss", *METRICS))] for row in rows]
+        write_table(folder / "metrics.csv", ["epoch", "loss", *METRICS], curve)
         files = {f"member{self.member}/epoch{epoch}": self._snapshot(epoch) for epoch in kept}
         files[f"member{self.member}/metrics"] = folder / "metrics.csv"
         if happened:
@@ -201,10 +199,11 @@ class MemberTraining:
             mean_error = happened.error / max(1, happened.passes)
             save_tensors(path, {"forgotten": happened.forgotten, "el2n": mean_error})
             files[f"member{self.member}/events"] = path
-        last = table.iloc[-1]
-        return {"files": files, "last": {name: _number(last[name]) for name in METRICS}, "epochs": kept}
+        last = {name: _measured(rows[-1][name]) for name in METRICS}
+        shown = {name: None if value is None else round(value, 6) for name, value in last.items()}
+        return {"files": files, "last": shown, "epochs": kept}
 
 
-def _number(value: float) -> float | None:
-    """JSON has no not-a-number."""
-    return None if value != value else round(float(value), 6)
+def _measured(value: float | None) -> float | None:
+    """A number of the curve (None where it was not measured: not a number, or None after a checkpoint)."""
+    return None if value is None or value != value else float(value)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ddlib import nn as networks
-from ddlib.artifacts import ArtifactError, check_file, load_file, read_manifest
+from ddlib.artifacts import ArtifactError, check_file, load_file, read_manifest, read_table
 from ddlib.data.real import RealData
 from ddlib.train.compiler import EAGER, Compiler, decide, forward_flops
 from ddlib.train.loop import State
@@ -139,15 +139,13 @@ def check(
 def from_block(block: Path, member: int, epoch: int) -> tuple[dict[str, Tensor], float | None, float | None]:
     """(tensors, accuracy on clean training images, accuracy on those held out) of a checkpoint of a pool; None where
     it was not measured. ArtifactError where the block does not have it."""
-    import pandas as pd
-
     manifest = read_manifest(block, "block")
     name = f"member{member}/epoch{epoch}"
     if name not in manifest["files"]:
         kept = ", ".join(sorted(key for key in manifest["files"] if key.startswith(f"member{member}/epoch")))
         raise ArtifactError(f"{block} has no checkpoint of member {member} at epoch {epoch}; it has {kept or 'none'}")
     tensors, _ = load_file(block, manifest, name)
-    table = pd.read_csv(check_file(block, manifest, f"member{member}/metrics"))
-    row = table[table.epoch == epoch].iloc[0]
-    clean, heldout = (None if pd.isna(row[key]) else float(row[key]) for key in ("train_clean", "heldout"))
+    curve = read_table(check_file(block, manifest, f"member{member}/metrics"))
+    row = next(row for row in curve if int(row["epoch"]) == epoch)
+    clean, heldout = (float(row[key]) if row[key] else None for key in ("train_clean", "heldout"))
     return tensors, clean, heldout

@@ -6,20 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from ddlib.artifacts import check_file, read_manifest
+from ddlib.artifacts import check_file, read_manifest, read_table
 from ddlib.pool import METRICS
 from ddlib.registry import nearest
 from ddlib.view_settings import listed, start_epochs
+
+Row = dict[str, Any]
 
 COLUMNS = ["member", "epoch", "file", "sha256", "metric", "value"]
 TARGET = ["target_file", "target_sha256"]
 """The same member's snapshot a horizon further on: columns of views that look ahead alone."""
 
 
-def select(blocks: Sequence[str | Path], view: Mapping[str, Any], pool: str) -> pd.DataFrame:
+def select(blocks: Sequence[str | Path], view: Mapping[str, Any], pool: str) -> list[Row]:
     """Rows (member, epoch, file, sha256, metric, value) of the snapshots in the view, and where it has a horizon the
     target's file and hash.
 
@@ -27,47 +26,60 @@ def select(blocks: Sequence[str | Path], view: Mapping[str, Any], pool: str) -> 
     all before that one), or a metric with windows (closed intervals [low, high] of shares 0-1; in any of them), or
     both; horizon: epochs ahead, where the target must be. ValueError says what the pool has.
     """
-    table = snapshots(blocks)
-    asked = table[table.member < view["members"]]
+    asked = [row for row in snapshots(blocks) if row["member"] < view["members"]]
     _check(asked, view, pool)
     chosen = asked
     if (epochs := start_epochs(view)) is not None:
-        chosen = chosen[chosen.epoch.isin(epochs)]
+        chosen = [row for row in chosen if row["epoch"] in epochs]
     if "metric" in view:
-        chosen = chosen.assign(metric=view["metric"], value=chosen[view["metric"]])
-        chosen = chosen[np.any([chosen.value.between(*window) for window in view["windows"]], axis=0)]
+        chosen = [{**row, "metric": view["metric"], "value": row[view["metric"]]} for row in chosen]
+        chosen = [row for row in chosen if row["value"] is not None and _in_any(row["value"], view["windows"])]
     if horizon := view.get("horizon", 0):
-        ahead = asked.assign(epoch=asked.epoch - horizon)[["member", "epoch", "file", "sha256"]]
-        ahead = ahead.rename(columns={"file": "target_file", "sha256": "target_sha256"})
-        chosen = chosen.merge(ahead, on=["member", "epoch"])
-    if chosen.empty:
+        ahead = {(row["member"], row["epoch"] - horizon): row for row in asked}
+        pairs = ((row, ahead.get((row["member"], row["epoch"]))) for row in chosen)
+        chosen = [{**row, **dict(zip(TARGET, (to["file"], to["sha256"]), strict=True))} for row, to in pairs if to]
+    if not chosen:
         raise ValueError(_nothing(asked, view, pool))
     columns = COLUMNS + (TARGET if horizon else [])
-    return chosen.sort_values(["member", "epoch"])[columns].reset_index(drop=True)
+    ordered = sorted(chosen, key=lambda row: (row["member"], row["epoch"]))
+    return [{column: row[column] for column in columns} for row in ordered]
 
 
-def snapshots(blocks: Sequence[str | Path]) -> pd.DataFrame:
-    """Every snapshot of the given blocks with its metrics (files relative to the working directory)."""
+def _in_any(value: float, windows: Sequence[Sequence[float]]) -> bool:
+    """Whether a value lies in one of these closed intervals."""
+    return any(low <= value <= high for low, high in windows)
+
+
+def snapshots(blocks: Sequence[str | Path]) -> list[Row]:
+    """Every snapshot of the given blocks with its metrics (None: not measured; files relative to the working
+    directory)."""
     rows = []
     for block in blocks:
         manifest = read_manifest(block, "block")
         folder = Path(block).parent
         for member in manifest["spec"]["members"]:
-            curve = pd.read_csv(check_file(block, manifest, f"member{member}/metrics")).set_index("epoch")
+            told = read_table(check_file(block, manifest, f"member{member}/metrics"))
+            measured = [name for name in METRICS if told and name in told[0]]
+            curve = {int(row["epoch"]): {name: _number(row[name]) for name in measured} for row in told}
             for epoch in manifest["result"]["epochs"]:
                 entry = manifest["files"][f"member{member}/epoch{epoch}"]
                 names = {"member": member, "epoch": epoch, "metric": None, "value": None}
                 where = {"file": str(folder / entry["path"]), "sha256": entry["sha256"]}
-                rows.append({**names, **where, **curve.loc[epoch].to_dict()})
-    return pd.DataFrame(rows)
+                rows.append({**names, **where, **curve[epoch]})
+    return rows
 
 
-def _check(table: pd.DataFrame, view: Mapping[str, Any], pool: str) -> None:
+def _number(text: str) -> float | None:
+    return float(text) if text else None
+
+
+def _check(rows: Sequence[Row], view: Mapping[str, Any], pool: str) -> None:
     """ValueError for members, epochs or a metric that the pool does not have."""
-    if (there := table.member.nunique()) < view["members"]:
+    if (there := len({row["member"] for row in rows})) < view["members"]:
         raise ValueError(f"the view asks for {view['members']} members of pool {pool}; the blocks given hold {there}")
-    if missing := sorted(set(start_epochs(view) or []) - set(table.epoch)):
-        kept = ", ".join(str(epoch) for epoch in sorted(set(table.epoch)))
+    epochs = {row["epoch"] for row in rows}
+    if missing := sorted(set(start_epochs(view) or []) - epochs):
+        kept = ", ".join(map(str, sorted(epochs)))
         raise ValueError(
             f"pool {pool} keeps no snapshot of epochs {missing}, only of {kept}. Ask for those or change its snapshots."
         )
@@ -75,10 +87,10 @@ def _check(table: pd.DataFrame, view: Mapping[str, Any], pool: str) -> None:
         raise ValueError(f"a pool has no accuracy {metric!r}: {nearest(metric, METRICS)}")
 
 
-def _nothing(table: pd.DataFrame, view: Mapping[str, Any], pool: str) -> str:
+def _nothing(rows: Sequence[Row], view: Mapping[str, Any], pool: str) -> str:
     """What was asked, what there is and what to do, for an empty view."""
-    members = table.member.nunique()
-    held = f"pool {pool} ({members} members, epochs {table.epoch.min()}-{table.epoch.max()}"
+    members, epochs = {row["member"] for row in rows}, [row["epoch"] for row in rows]
+    held = f"pool {pool} ({len(members)} members, epochs {min(epochs)}-{max(epochs)}"
     if "metric" not in view:
         starts = start_epochs(view)
         asked = "any epoch" if starts is None else f"epochs {listed(starts)}"
@@ -86,12 +98,14 @@ def _nothing(table: pd.DataFrame, view: Mapping[str, Any], pool: str) -> str:
             asked += f" with another {view['horizon']} epochs later"
         return f"no snapshot of {asked} in {held}). Ask for epochs the pool keeps, or train it longer."
     metric = view["metric"]
-    values, last = table[metric].dropna(), table[table.epoch == table.epoch.max()][metric].dropna()
+    known = [row for row in rows if row[metric] is not None]
     windows = " or ".join(f"{low:.2f}-{high:.2f}" for low, high in view["windows"])
     asked = f"no checkpoint with {metric} accuracy {windows}"
-    if values.empty:
+    if not known:
         return (
             f"{asked} in {held}): it has no {metric} accuracy. Set the data set's `heldout`, or choose another metric."
         )
-    ranges = f"{values.min():.2f}-{values.max():.2f}, {last.min():.2f}-{last.max():.2f} at the last epoch"
+    values = [row[metric] for row in known]
+    last = [row[metric] for row in known if row["epoch"] == max(epochs)] or [float("nan")]
+    ranges = f"{min(values):.2f}-{max(values):.2f}, {min(last):.2f}-{max(last):.2f} at the last epoch"
     return f"{asked} in {held}; {metric} {ranges}). Widen the view or change how long the pool trains."

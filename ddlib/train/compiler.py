@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -35,6 +38,27 @@ class Compiler:
 
 
 EAGER = Compiler(False, "eager")
+
+
+class _Late:
+    """In the place of a module of torch: a few names of it, and all others by importing it."""
+
+    def __init__(self, module: str, **names: Any) -> None:
+        self.__dict__.update(names, _module=module)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module(self._module), name)
+
+
+def spare_compiler() -> None:
+    """Spare a process that compiles nothing the import of torch's compiler: more than a second, as long as many a job.
+
+    `torch.func.grad` asks `torch._dynamo` for a context in which its compiled autograd is switched off. Before that
+    module is imported there is nothing to switch off; whoever asks more of it, or imports it, gets the module itself.
+    """
+    if "torch._dynamo" not in sys.modules:
+        autograd = _Late("torch._dynamo.compiled_autograd", _disable=contextlib.nullcontext)
+        setattr(torch, "_dynamo", _Late("torch._dynamo", compiled_autograd=autograd))  # noqa: B010 - is no variable
 
 
 def decide(mode: str, device: str, flops: float) -> Compiler:

@@ -81,7 +81,7 @@ rule merge:
                 "experiment": w.experiment,
                 "ipc": w.ipc,
                 "seed": w.seed,
-                "at": w.at.strip("/") or "end",
+                "at": os.path.dirname(w.at) or "end",
                 "suites": suites_of(w),
             },
         ),
