@@ -62,6 +62,7 @@ READ = {
     EVALUATED.replace(".json", ".run.json"): None,
     "tables/every.json": "figures/every.png",
     TABLE: "figures/every.png",
+    "tables/every.html": None,
     "figures/every.png": None,
 }
 HOW = {

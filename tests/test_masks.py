@@ -13,7 +13,7 @@ from small import NETWORK, digits, problem, recipe, settings
 from torch import Tensor
 
 from ddlib import nn as networks
-from ddlib.artifacts import ArtifactError, read_manifest
+from ddlib.artifacts import ArtifactError, read_manifest, write_sealed
 from ddlib.masks.chunks import StoredMasks, draw_chunk, magnitude_digests, magnitude_masks, random_masks
 from ddlib.nn.functional import MASK
 from ddlib.train.loop import State
@@ -160,7 +160,7 @@ def test_a_digest_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     path = chunk(tmp_path, most_bytes=0)
     manifest = json.loads(path.read_text())
     manifest["result"]["digests"][1] = "0" * 64
-    path.write_text(json.dumps(manifest))
+    write_sealed(path, manifest)
     StoredMasks([path])(0)
     with pytest.raises(ArtifactError, match="the mask of outer iteration 1 is not what"):
         StoredMasks([path])(1)

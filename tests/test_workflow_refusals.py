@@ -45,6 +45,7 @@ def test_copied_results_of_other_settings_are_refused_until_adopted(copied):
     after = json.loads(manifest.read_text())
     assert after.pop("adopted") == {"from": before["spec"]}
     assert after["spec"].pop("settings") == before["spec"].pop("settings") | {"inner_steps": 2}
+    assert after.pop("sha256") != before.pop("sha256")
     assert after == before
     assert manifest.stat().st_mtime_ns == time_before
     assert copied.plan() == set()
@@ -60,7 +61,7 @@ def test_adopting_back_forgets(copied):
     copied.config["protocols"]["quick"]["repeats"] = 1
     copied.save()
     assert copied.job("adopt", path).returncode == 0
-    assert json.loads((copied.folder / path).read_text()) == before
+    assert json.loads((copied.folder / path).read_text()) == before  # to the seal
 
 
 def test_what_cannot_be_adopted(copied):
@@ -71,7 +72,8 @@ def test_what_cannot_be_adopted(copied):
     table.write_text(text + "x")
     wrong = copied.job("adopt", f"results/{scored('a')}")
     assert wrong.returncode == 1
-    assert "(another hash): it cannot be adopted" in wrong.stderr
+    assert f"results/{scored('a')} cannot be adopted: " in wrong.stderr
+    assert f"results/{scored('a')[:-5]}.csv is not the file its manifest describes" in wrong.stderr
     table.unlink()
     assert "which does not exist: it cannot be adopted" in copied.job("adopt", f"results/{scored('a')}").stderr
     assert "is no manifest of the workflow" in copied.job("adopt", "config.yaml").stderr

@@ -121,7 +121,9 @@ def _asked(plan: Plan, rule: str, wildcards: dict[str, str], path: Path) -> dict
 
 def _check_files(path: Path, manifest: dict[str, Any]) -> None:
     """ArtifactError unless every file the manifest names is there, unchanged."""
-    for name in manifest["files"]:
+    for name, entry in manifest["files"].items():
+        if not (file := path.parent / entry["path"]).is_file():
+            raise ArtifactError(f"{path} names {file}, which does not exist: it cannot be adopted. Copy it too.")
         try:
             check_file(path, manifest, name)
         except ArtifactError as error:
