@@ -14,16 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddlib.artifacts import (
-    ArtifactError,
-    content_hash,
-    digest,
-    load_tensors,
-    locked,
-    remove_abandoned,
-    save_tensors,
-    storing,
-)
+from ddlib.artifacts import ArtifactError, content_hash, digest, load_tensors, save_tensors
+from ddlib.writing import locked, remove_abandoned, storing
 
 if TYPE_CHECKING:
     import torch

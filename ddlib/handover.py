@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .artifacts import write_text
+from .writing import write_text
 
 VARIABLE = "DDLIB_STARTED_WITH"
 

@@ -191,7 +191,7 @@ def figure(found: pd.DataFrame, path: str | Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator, ScalarFormatter
 
-    from ddlib.artifacts import atomic_write
+    from ddlib.writing import atomic_write
 
     keys = ["dataset", "protocol", "labels", "network"]
     panels = list(found.groupby(keys, sort=False)) or [(("", "", "", ""), found)]

@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddlib.artifacts import canonical, locked
+from ddlib.artifacts import canonical
 from ddlib.importer import BYTES, KEY, Importer, Labels, Run
+from ddlib.writing import locked
 
 EXPERIMENT = "ddlib"
 _ENVIRONMENT = {

@@ -15,12 +15,10 @@ import torch
 
 from ddlib.artifacts import (
     ArtifactError,
-    atomic_write,
     canonical,
     digest,
     load_file,
     load_tensors,
-    locked,
     read_json,
     read_manifest,
     save_tensors,
@@ -28,6 +26,7 @@ from ddlib.artifacts import (
     write_json,
     write_manifest,
 )
+from ddlib.writing import atomic_write, locked
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -146,7 +145,7 @@ def test_a_manifest_is_plain_json_the_same_every_time(tmp_path: Path) -> None:
 def test_a_lock_is_held_by_one_and_freed_by_death(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "lock"
     code = (
-        "import sys, time; from ddlib.artifacts import locked\n"
+        "import sys, time; from ddlib.writing import locked\n"
         "with locked(sys.argv[1]) as mine: print(mine, flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True, cwd=ROOT)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddlib.artifacts import remove_abandoned
 from ddlib.checkpoints import Checkpoint
+from ddlib.writing import remove_abandoned
 
 ROOT = Path(__file__).resolve().parents[1]
 SPEC = {"lr": 0.1}
@@ -233,7 +233,7 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> N
     made.save({"a": torch.ones(2)}, {})
     (saved,) = [path for path in tmp_path.rglob("*") if path.is_file()]
     code = (
-        "import sys, os, signal; from ddlib.artifacts import atomic_write\n"
+        "import sys, os, signal; from ddlib.writing import atomic_write\n"
         "with atomic_write(sys.argv[1]) as temporary:\n"
         "    temporary.with_name('.tmpAbCdEf').write_text('half'); temporary.write_text('half')\n"
         "    print('writing', flush=True); sys.stdin.readline(); os.kill(os.getpid(), signal.SIGKILL)"

@@ -16,7 +16,7 @@ CODE = ROOT / "ddlib"
 
 # From the bottom up. A module or package imports those of lower lines, never its neighbours; inside a package all goes.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("presets_imagenet",),
+    ("presets_imagenet", "writing"),
     ("artifacts", "streams", "registry", "presets", "presets_students", "locks", "paths", "plain"),
     (
         "attempts",
@@ -52,7 +52,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 # Packages of pure functions of tensors, and the methods made of them: no files, no paths.
 PATHLESS = ("methods", "objectives", "transforms", "augment", "nn")
-FILE_MODULES = {"pathlib", "os", "io", "shutil", "tempfile", "glob", "ddlib.artifacts", "ddlib.paths"}
+FILE_MODULES = {"pathlib", "os", "io", "shutil", "tempfile", "glob", "ddlib.artifacts", "ddlib.paths", "ddlib.writing"}
 # What a job may say to torch: settings, facts, and labels spelled out. Mathematics is the library's.
 TORCH_IN_JOBS = {
     "torch.set_num_threads", "torch.set_float32_matmul_precision", "torch.use_deterministic_algorithms",

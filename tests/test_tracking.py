@@ -14,9 +14,9 @@ import pytest
 from fake_jobs import SPEC, job, run_job
 
 from ddlib import tracking
-from ddlib.artifacts import locked
 from ddlib.attempts import read_attempts
 from ddlib.jobs import track
+from ddlib.writing import locked
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from ddlib.artifacts import locked
+from ddlib.writing import locked
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = yaml.safe_load(

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ddlib import disk
-from ddlib.artifacts import ArtifactError, atomic_write, load_file, read_manifest
+from ddlib.artifacts import ArtifactError, load_file, read_manifest
+from ddlib.writing import atomic_write
 
 SUFFIX = "_images.safetensors"
 _HEADER = 248  # with the 8 bytes of its length, 256

@@ -14,8 +14,9 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ddlib.artifacts import ArtifactError, atomic_write, sha256_file
+from ddlib.artifacts import ArtifactError, sha256_file
 from ddlib.data.decode import MOST_BYTES
+from ddlib.writing import atomic_write
 
 
 @dataclass(frozen=True)

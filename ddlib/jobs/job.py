@@ -21,10 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddlib.artifacts import ArtifactError, StorageError, digest, read_manifest, sha256_file, write_sealed
+from ddlib.artifacts import ArtifactError, digest, read_manifest, sha256_file, write_sealed
 from ddlib.checkpoints import Checkpoint
 from ddlib.devices import lease
 from ddlib.events import Events, NullEvents
+from ddlib.writing import StorageError
 
 if TYPE_CHECKING:
     from ddlib.train.compiler import Compiler

@@ -12,12 +12,13 @@ import os
 from pathlib import Path
 
 from ddlib import project
-from ddlib.artifacts import describe_file, read_sealed, write_sealed, write_text
+from ddlib.artifacts import describe_file, read_sealed, write_sealed
 from ddlib.jobs.clean import OF_EXPERIMENTS, nobody_at_work
 from ddlib.jobs.job import RESULTS, guarded
 from ddlib.paths import made_by
 from ddlib.plan import Plan
 from ddlib.registry import nearest
+from ddlib.writing import write_text
 
 BESIDE = ("", "__initial", "__crops")
 # Where a specification holds the name of its experiment.

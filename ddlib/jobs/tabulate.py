@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ddlib.artifacts import atomic_write, write_manifest
+from ddlib.artifacts import write_manifest
 from ddlib.jobs.job import guarded, parser, say
 from ddlib.plan import rows
 from ddlib.provenance import page
 from ddlib.tables import table, text
+from ddlib.writing import atomic_write
 
 
 def main() -> None:

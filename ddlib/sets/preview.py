@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ddlib.artifacts import atomic_write
 from ddlib.sets.dataset import stored_colours, true_colours
 from ddlib.sets.synthetic import SyntheticSet
+from ddlib.writing import atomic_write
 
 ROWS, COLUMNS = 20, 10
 # Inches of an image, at most.
