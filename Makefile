@@ -29,7 +29,7 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: venv ## real digits in, a table out: six to seven minutes on two CPU cores
+demo: venv ## real digits in, a table out: about six minutes on two CPU cores
 	$(BIN)/snakemake --cores all
 	@echo; $(BIN)/python -m ddlib.jobs.show digits
 

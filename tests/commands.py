@@ -9,6 +9,15 @@ import shlex
 import sys
 from unittest import mock
 
+from every import Every
+
+
+def finished(factory, name):
+    """A copy of the finished suite of every rule, with its jobs' commands. `factory`: pytest's tmp_path_factory."""
+    found = Every.finished(factory, factory.mktemp(name) / "repo")
+    found.commands = commands(found)
+    return found
+
 
 def commands(tiny):
     """Of every job of a checkout: first output (below results/) -> (module, arguments)."""

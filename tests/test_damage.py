@@ -5,7 +5,7 @@ import shutil
 
 import pandas as pd
 import pytest
-from commands import commands, run_here
+from commands import finished, run_here
 from every import Every, rule_of
 from tiny import card, condensed, scored
 
@@ -82,9 +82,7 @@ def flipped(held, bit):
 
 @pytest.fixture(scope="module")
 def every(tmp_path_factory):
-    found = Every.finished(tmp_path_factory, tmp_path_factory.mktemp("damage") / "repo")
-    found.commands = commands(found)
-    return found
+    return finished(tmp_path_factory, "damage")
 
 
 def kind(path):

@@ -12,7 +12,7 @@ import sys
 
 import pandas as pd
 import pytest
-from commands import commands, run_here
+from commands import finished, run_here
 from every import Every, rule_of
 
 from ddlib.tables import COSTS
@@ -22,9 +22,7 @@ LIMITS = (0, 1000, 4000)  # bytes a file may grow to: different files of a job f
 
 @pytest.fixture(scope="module")
 def every(tmp_path_factory):
-    found = Every.finished(tmp_path_factory, tmp_path_factory.mktemp("faults") / "repo")
-    found.commands = commands(found)
-    return found
+    return finished(tmp_path_factory, "faults")
 
 
 def one_of_each(every):
