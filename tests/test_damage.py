@@ -139,6 +139,27 @@ def test_whole_results_are_found_whole(every):
     assert count > len(READ)
 
 
+def test_nothing_is_deleted_while_a_workflow_is_at_work(every):
+    path, manifest = every.results / "tables/every.html", every.results / "tables/every.json"
+    whole = {each: each.read_bytes() for each in (path, manifest)}
+    lock = every.folder / ".snakemake/locks/0.input.lock"
+    try:
+        path.write_bytes(b"")
+        lock.touch()
+        code, said = run_here(every.folder, ("ddlib.jobs.verify", ["--delete"]))
+        assert code == 1
+        assert "a Snakemake is at work in this folder" in said
+        assert path.exists()
+        lock.unlink()
+        assert run_here(every.folder, ("ddlib.jobs.verify", ["--delete"]))[0] == 1
+        assert not path.exists()
+        assert not manifest.exists()
+    finally:
+        lock.unlink(missing_ok=True)
+        for each, content in whole.items():
+            each.write_bytes(content)
+
+
 @pytest.mark.soak
 def test_what_is_damaged_and_deleted_as_said_is_made_anew(every, tmp_path):
     """One file in three, damaged all at once: `make verify` names them, deletes them, and the table is as before."""
